@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * One migration, one side of it, in a worker process of its own
+ */
+#ifndef MSPD_SESSION_SESSION_H
+#define MSPD_SESSION_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <jansson.h>
+#include "state/state.h"
+
+/**
+ * struct migration - what is to be done, as the operator said it
+ * @name: guest
+ * @uuid: guest, 36 characters
+ * @pid: guest, in mspd's PID namespace
+ * @stream_id: new for each migration
+ * @host: target
+ * @port: target
+ * @streams: data connections, 1 to 64
+ * @max_rounds: give up converging after so many
+ * @pause_limit_ms: switch over when the predicted pause is below
+ * @suspend_ms: deadline of a suspend
+ * @child_wait_ms: how long to wait for a guest without child processes
+ * @connections: established connections
+ * @validate_only: stop after validation
+ */
+struct migration {
+	char name[64];
+	char uuid[37];
+	pid_t pid;
+	uint64_t stream_id;
+	char host[256];
+	uint16_t port;
+	unsigned int streams;
+	unsigned int max_rounds;
+	unsigned int pause_limit_ms;
+	unsigned int suspend_ms;
+	unsigned int child_wait_ms;
+	enum connections connections;
+	bool validate_only;
+};
+
+/**
+ * struct reporter - the worker's line to its supervisor
+ * @event: takes one JSON object (stolen reference); never blocks for long
+ * @reserve: target: asks for name and UUID, 0, -EEXIST when taken
+ * @adopted: target: the guest runs here now; source: it is gone from here
+ * @arg: for the functions
+ *
+ * Events (member "event"): "validate" {findings: [{level, check, object, text,
+ * side}]}, "phase" {phase}, "progress" {round, percent, remaining_bytes,
+ * dirty_pages_per_s, goodput_Bps, predicted_pause_ms}, "round" {round, pages,
+ * zero, holes, bytes, ns, dirty_pages_per_s, goodput_Bps, predicted_pause_ms,
+ * decision, why}, "result" {ok, error, rounds: [...], bytes_sent, guest_bytes,
+ * goodput_Bps, pause_ms: {total, suspend, harvest, pages, state, restore,
+ * digest, journal, resume}, predicted_pause_ms, streams, stream_id}.
+ */
+struct reporter {
+	void (*event)(struct reporter *r, json_t *obj);
+	int (*reserve)(struct reporter *r, const char *name, const char *uuid);
+	int (*adopted)(struct reporter *r, const char *name, const char *uuid,
+		       pid_t pid);
+	void *arg;
+};
+
+/**
+ * struct target_config - what a target allows
+ * @access: how guests are reached
+ * @listen_host: where data connections are taken
+ * @port_low: range of ports for them, 0 = any
+ * @port_high: range of ports for them
+ * @handshake_ms: a peer that says nothing for so long is dropped
+ * @idle_ms: likewise later on
+ * @max_streams: most data connections of one migration
+ * @cgroup_root: guests get a cgroup below, NULL = none
+ */
+struct target_config {
+	const struct guest_access *access;
+	char listen_host[256];
+	uint16_t port_low, port_high;
+	unsigned int handshake_ms;
+	unsigned int idle_ms;
+	unsigned int max_streams;
+	char cgroup_root[256];
+};
+
+/* The whole life of a migration; 0, or -errno with a "result" event sent. */
+int source_run(const struct migration *m, const struct guest_access *access,
+	       struct reporter *rep);
+/* Takes over the accepted control connection @fd (closes it). */
+int target_run(int fd, const struct target_config *cfg, struct reporter *rep);
+
+#endif /* MSPD_SESSION_SESSION_H */
