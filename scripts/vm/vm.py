@@ -392,3 +392,72 @@ def split_command(args):
         return args, []
     at = args.index("--")
     return args[:at], args[at + 1:]
+
+
+# -- two VMs joined by a network ---------------------------------------------
+
+SIDES = ("a", "b")
+
+
+class Pair:
+    """vm-a (10.77.0.1) and vm-b (10.77.0.2) on one link."""
+
+    def __init__(self, name):
+        self.name = name
+        self.state = os.path.join(STATE, name)
+        self.vms = {}
+
+    @classmethod
+    def attach(cls, name):
+        pair = cls(name)
+        for side in SIDES:
+            pair.vms[side] = Vm.attach(os.path.join(pair.state, side))
+        return pair
+
+    def start(self, args, own):
+        """Boots both, as asked for by the options of add_pair_options()."""
+        os.makedirs(STATE, exist_ok=True)
+        try:
+            os.mkdir(self.state)
+        except FileExistsError:
+            raise VmError("%s exists: scripts/vm/stop --name %s"
+                          % (self.state, self.name)) from None
+        kernels = {"a": Kernel(args.kernel_a), "b": Kernel(args.kernel_b)}
+        for side in SIDES:
+            vm = self.vms[side] = Vm(os.path.join(self.state, side))
+            link = "stream,id=net0,server=%s,addr.type=unix,addr.path=../link" % (
+                "on" if side == "a" else "off")
+            vm.start(kernels[side], args.cpus, args.mem, args.share, args.append,
+                     netdev=link, mac="52:54:00:77:00:0" + side, own=own)
+            while side == "a" and not os.path.exists(os.path.join(self.state, "link")):
+                if not vm.alive():
+                    raise VmError("vm-a does not run, see %s/qemu.log" % vm.state)
+                time.sleep(0.02)
+        for number, side in enumerate(SIDES, 1):
+            self.vms[side].boot(kernels[side], args.share, args.module, "vm-" + side,
+                                "ip link set eth0 mtu %d up\n"
+                                "ip address add 10.77.0.%d/24 dev eth0"
+                                % (args.mtu, number))
+
+    def stop(self, log_prefix):
+        """Ends both, keeps their logs; true when a kernel complained."""
+        splat = False
+        for side, vm in self.vms.items():
+            vm.stop()
+            if os.path.exists(vm.log):
+                shutil.copyfile(vm.log, "%s-%s.log" % (log_prefix, side))
+            splat |= report_splats(vm, "vm-" + side)
+        shutil.rmtree(self.state, ignore_errors=True)
+        return splat
+
+
+def add_pair_options(parser):
+    parser.add_argument("--kernel-a", choices=KERNELS, default="6.1")
+    parser.add_argument("--kernel-b", choices=KERNELS, default="6.1")
+    parser.add_argument("--mtu", type=int, default=9000)
+    add_vm_options(parser)
+
+
+def add_log_option(parser):
+    parser.add_argument("--log", metavar="PREFIX", default=os.path.join(STATE, "last"),
+                        help="the kernel logs go to PREFIX-a.log and PREFIX-b.log")
