@@ -96,13 +96,13 @@ static void lockstep_avx2(struct counts *c, uint64_t start, uint64_t key,
 		     "vmovdqa %%ymm15, %%ymm13\n\t"
 		     "vpcmpeqd %%ymm14, %%ymm14, %%ymm14\n\t"
 		     "1: incq %%r12\n\t"
-		     "psubq %%xmm14, %%xmm15\n\t"
+		     "vpsubq %%xmm14, %%xmm15, %%xmm15\n\t"
 		     "vpsubq %%ymm14, %%ymm13, %%ymm13\n\t"
 		     "decq %[n]\n\t"
 		     "jnz 1b\n\t"
 		     "vextracti128 $1, %%ymm13, %%xmm12\n\t"
-		     "movdqu %%xmm15, %[vector]\n\t"
-		     "movdqu %%xmm12, 16+%[vector]\n\t"
+		     "vmovdqu %%xmm15, %[vector]\n\t"
+		     "vmovdqu %%xmm12, 16+%[vector]\n\t"
 		     LOCKSTEP_LEAVE
 		     LOCKSTEP_OPERANDS);
 }
@@ -119,15 +119,15 @@ static void lockstep_avx512(struct counts *c, uint64_t start, uint64_t key,
 		     "vmovdqa64 %%ymm28, %%ymm14\n\t"
 		     "kmovq %%r13, %%k5\n\t"
 		     "1: incq %%r12\n\t"
-		     "psubq %%xmm14, %%xmm15\n\t"
+		     "vpsubq %%xmm14, %%xmm15, %%xmm15\n\t"
 		     "vpsubq %%ymm14, %%ymm13, %%ymm13\n\t"
 		     "vpsubq %%zmm28, %%zmm29, %%zmm29\n\t"
 		     "decq %[n]\n\t"
 		     "jnz 1b\n\t"
 		     "kmovq %%k5, 32+%[kept]\n\t"
 		     "vextracti128 $1, %%ymm13, %%xmm12\n\t"
-		     "movdqu %%xmm15, %[vector]\n\t"
-		     "movdqu %%xmm12, 16+%[vector]\n\t"
+		     "vmovdqu %%xmm15, %[vector]\n\t"
+		     "vmovdqu %%xmm12, 16+%[vector]\n\t"
 		     "vextracti64x4 $1, %%zmm29, 32+%[vector]\n\t"
 		     LOCKSTEP_LEAVE
 		     LOCKSTEP_OPERANDS, "xmm28", "xmm29", "k5");
