@@ -47,6 +47,9 @@ struct migration {
  * @event: takes one JSON object (stolen reference); never blocks for long
  * @reserve: target: asks for name and UUID, 0, -EEXIST when taken
  * @adopted: target: the guest runs here now; source: it is gone from here
+ * @cancelled: the operator (or the end of the supervisor) wants a roll-back;
+ *	asked between steps until the guest is sealed. The worker's SIGTERM sets
+ *	it and interrupts a wait (EINTR).
  * @arg: for the functions
  *
  * Events (member "event"): "validate" {findings: [{level, check, object, text,
@@ -62,6 +65,7 @@ struct reporter {
 	int (*reserve)(struct reporter *r, const char *name, const char *uuid);
 	int (*adopted)(struct reporter *r, const char *name, const char *uuid,
 		       pid_t pid);
+	bool (*cancelled)(struct reporter *r);
 	void *arg;
 };
 
