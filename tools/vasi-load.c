@@ -329,6 +329,14 @@ static int threads_setup(void)
 	return -pthread_create(&ticker, NULL, ticker_main, NULL);
 }
 
+static void wanted_signals(sigset_t *ret_set)
+{
+	sigemptyset(ret_set);
+	sigaddset(ret_set, SIGUSR1);
+	sigaddset(ret_set, SIGTERM);
+	sigaddset(ret_set, SIGINT);
+}
+
 static int run(void)
 {
 	uint64_t end, now;
@@ -337,11 +345,7 @@ static int run(void)
 	bool ok, wrong = false;
 	int sig, r;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	wanted_signals(&set);
 	clock_base.started_ns = clock_base.since_ns = now_ns();
 	r = threads_setup();
 	if (r < 0)
@@ -489,10 +493,14 @@ static int parse(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	sigset_t set;
 	int r;
 
 	if (parse(argc, argv) < 0)
 		return 2;
+	/* before the memory is filled: a signal in that time waits */
+	wanted_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 	r = memory_setup();
 	if (r >= 0)
 		r = run();

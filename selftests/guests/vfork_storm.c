@@ -84,7 +84,7 @@ int main(int argc, char **argv)
 {
 	unsigned long n = argc > 2 ? strtoul(argv[2], NULL, 10) : 2, i;
 	pthread_t thread[MAX_THREADS], counter;
-	sigset_t set, child;
+	sigset_t set;
 	int sig;
 
 	if (argc < 2 || argc > 4 || n < 1 || n > MAX_THREADS) {
@@ -96,10 +96,6 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	/* its default action is to do nothing, and yet it ends sigwaitinfo() */
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &child, NULL);
 	for (i = 0; i < n; i++)
 		if (pthread_create(&thread[i], NULL, storm,
 				   (void *)(uintptr_t)(i % 2)))
@@ -108,11 +104,9 @@ int main(int argc, char **argv)
 		return 1;
 
 	do {
-		sig = sigwaitinfo(&set, NULL);
-		if (sig < 0) {
-			note("sigwaitinfo: visible EINTR");
-			continue;
-		}
+		/* not sigwaitinfo(), which every SIGCHLD would interrupt */
+		if (sigwait(&set, &sig))
+			return 1;
 		if (sig == SIGTERM) {
 			atomic_store(&stopping, true);
 			for (i = 0; i < n; i++)

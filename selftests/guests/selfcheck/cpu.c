@@ -9,7 +9,10 @@
 
 #include "check.h"
 
-#define STEPS 60000UL
+/* a burst fills a third of the time on any processor, however slow */
+#define BURST_NS (2 * NSEC_PER_MSEC)
+#define MIN_STEPS 1000UL
+#define MAX_STEPS (1UL << 30)
 #define LANES 8
 
 #ifndef __x86_64__
@@ -137,7 +140,7 @@ void vector_run(struct worker *w)
 {
 	void (*lockstep)(struct counts *c, uint64_t start, uint64_t key,
 			 uint64_t n) = lockstep_sse;
-	uint64_t total = 0, key;
+	uint64_t total = 0, steps = MIN_STEPS, key, started, took;
 	unsigned int lanes = 2, i;
 	bool opmask = false;
 	struct counts c = { 0 };
@@ -153,12 +156,14 @@ void vector_run(struct worker *w)
 
 	while (tick(w)) {
 		key = prng_next(&w->prng);
-		lockstep(&c, total, key, STEPS);
+		started = checked_now(w);
+		lockstep(&c, total, key, steps);
+		took = checked_now(w) - started;
 
-		if (c.general != total + STEPS)
+		if (c.general != total + steps)
 			fail(w, "r12 counted to %llu, the loop to %llu",
 			     (unsigned long long)c.general,
-			     (unsigned long long)(total + STEPS));
+			     (unsigned long long)(total + steps));
 		for (i = 0; i < lanes; i++) {
 			if (c.vector[i] == c.general)
 				continue;
@@ -179,8 +184,12 @@ void vector_run(struct worker *w)
 		    c.x87_control != own_x87_control)
 			fail(w, "rounding modes changed: mxcsr %x, x87 %x",
 			     c.mxcsr, c.x87_control);
-		total += STEPS;
-		pace(w, 2 * NSEC_PER_MSEC);
+		total += steps;
+		if (took < BURST_NS && steps < MAX_STEPS)
+			steps += steps / 4;
+		else if (took > 2 * BURST_NS && steps > MIN_STEPS)
+			steps -= steps / 4;
+		pace(w, 2 * BURST_NS);
 	}
 }
 
