@@ -337,6 +337,17 @@ static void wanted_signals(sigset_t *ret_set)
 	sigaddset(ret_set, SIGINT);
 }
 
+/* the memory is filled: whoever waits to track or to move may begin */
+static int emit_start(void)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text),
+		 "{\"event\": \"start\", \"ok\": true, \"pid\": %d, \"monotonic_ns\": %llu}\n",
+		 getpid(), (unsigned long long)clock_base.started_ns);
+	return emit(text);
+}
+
 static int run(void)
 {
 	uint64_t end, now;
@@ -348,6 +359,8 @@ static int run(void)
 	wanted_signals(&set);
 	clock_base.started_ns = clock_base.since_ns = now_ns();
 	r = threads_setup();
+	if (!r)
+		r = emit_start();
 	if (r < 0)
 		return r;
 
@@ -385,6 +398,7 @@ static void usage(FILE *f)
 		"  --fill random|zero  content before the first write (default random)\n"
 		"  --seed N         another content and another order (default 1)\n"
 		"  --output FILE    append the JSON lines there (default: stdout)\n"
+		"A line says when the memory is filled and the writers run.\n"
 		"SIGUSR1 verifies all pages and prints a line; the end does the same.\n"
 		"Exit code: 0 all right, 1 memory was wrong or a call failed, 2 misuse.\n");
 }
