@@ -77,6 +77,18 @@ def stop_on_signals():
         signal.signal(number, handler)
 
 
+def sweep():
+    """Removes the states of runs that were killed together with their VMs."""
+    for name in os.listdir(STATE):
+        state = os.path.join(STATE, name)
+        if not re.match(r"(?:run|pair)\.", name):
+            continue
+        vms = [state] + [os.path.join(state, side) for side in SIDES]
+        vms = [v for v in vms if os.path.exists(os.path.join(v, "vm.json"))]
+        if vms and not any(Vm.attach(v).alive() for v in vms):
+            shutil.rmtree(state, ignore_errors=True)
+
+
 # -- kernels and the initramfs ---------------------------------------------
 
 class Kernel:
@@ -417,6 +429,7 @@ class Pair:
     def start(self, args, own):
         """Boots both, as asked for by the options of add_pair_options()."""
         os.makedirs(STATE, exist_ok=True)
+        sweep()
         try:
             os.mkdir(self.state)
         except FileExistsError:
