@@ -18,6 +18,11 @@ enum capture_when { CAPTURE_EARLY, CAPTURE_FINAL };
  * @target_check: on the target, before anything is built
  * @prepare: on the target, while the source runs
  * @finish: on the target, in the pause
+ * @close: on the source, when the capture is closed: takes away what it left
+ *	outside of the image (capture_close() calls it, in reverse order)
+ * @done: on the target, when the restore ends: @alive, the guest runs here from
+ *	now on; else what was changed outside of the guest is changed back
+ *	(restore_release() and restore_abort() call it, in reverse order)
  *
  * Each may be NULL. Order in the table is the order on both sides.
  */
@@ -30,6 +35,8 @@ struct resource {
 			    const Mspd__Image *early, struct findings *f);
 	int (*prepare)(struct restore *r, const Mspd__Image *early);
 	int (*finish)(struct restore *r, const Mspd__Image *final);
+	void (*close)(struct capture *c);
+	void (*done)(struct restore *r, bool alive);
 };
 
 extern const struct resource *const resources[];
@@ -38,8 +45,10 @@ extern const size_t nr_resources;
 /* process (D: mm, maps, threads, signals, timers) */
 extern const struct resource resource_mm, resource_maps, resource_threads,
 	resource_signals, resource_itimers, resource_vdso;
-/* files and identity */
-extern const struct resource resource_files, resource_fs, resource_creds,
-	resource_limits, resource_sched, resource_census;
+/* files and identity, in this order and behind all others: descriptors need
+ * room below RLIMIT_NOFILE, listening sockets show the guest's credentials */
+extern const struct resource resource_cpu, resource_census, resource_files,
+	resource_fs, resource_limits, resource_sched, resource_creds,
+	resource_listen;
 
 #endif /* MSPD_STATE_RESOURCE_H */

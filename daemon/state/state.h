@@ -61,6 +61,7 @@ enum connections { CONNECTIONS_REFUSE, CONNECTIONS_CLOSE };
  * @records_len: its length
  * @suspended: final capture, the guest does not run
  * @findings: where refusals go
+ * @files: what is remembered of its files, of resource_files
  */
 struct capture {
 	struct guest *guest;
@@ -72,6 +73,7 @@ struct capture {
 	size_t records_len;
 	bool suspended;
 	struct findings *findings;
+	struct files_source *files;
 };
 
 int capture_open(struct capture *c, struct guest *g, pid_t pid,
@@ -83,6 +85,9 @@ int capture_check(struct capture *c);
 int capture_early(struct capture *c, Mspd__Image **ret);
 int capture_maps(struct capture *c, Mspd__Maps **ret);
 int capture_final(struct capture *c, Mspd__Image **ret);
+/* what the guest wrote goes to the shared storage: each round, and before
+ * capture_final(), after which the target opens the files */
+int files_sync(struct capture *c);
 void image_free(Mspd__Image *img);
 void maps_free(Mspd__Maps *maps);
 
@@ -119,6 +124,10 @@ int restore_prepare(struct restore **ret, const struct restore_options *opt,
 		    const Mspd__Image *early, struct findings *f);
 struct guest *restore_guest(struct restore *r);
 pid_t restore_pid(const struct restore *r);
+/* descriptor of memory object @space (the source's number), -ENOENT; called by
+ * the threads that write pages
+ */
+int restore_object_fd(const struct restore *r, uint32_t space);
 /* mapping differences of a round, before its data */
 int restore_maps(struct restore *r, const Mspd__Maps *maps);
 /* holes of a round: content goes, the mapping stays; after its data */
