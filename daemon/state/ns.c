@@ -82,7 +82,7 @@ static pid_t clone_process(uint64_t flags, pid_t set_tid, int exit_signal,
 		.flags = flags | CLONE_PIDFD,
 		.pidfd = (uint64_t)(uintptr_t)ret_pidfd,
 		.exit_signal = (uint64_t)exit_signal,
-		.set_tid = (uint64_t)(uintptr_t)&set_tid,
+		.set_tid = set_tid ? (uint64_t)(uintptr_t)&set_tid : 0,
 		.set_tid_size = set_tid ? 1 : 0,
 	};
 	long r = syscall(__NR_clone3, &args, sizeof(args));
@@ -487,7 +487,8 @@ static int start(struct plan *plan, struct ns_guest *ret, const char **ret_what)
 
 	step = STEP_NONE;
 	while ((r = message_receive(ours, &msg, &fd)) > 0) {
-		if (msg.type == MESSAGE_ERROR && !err) {
+		if (msg.type == MESSAGE_ERROR && step == STEP_NONE) {
+			/* says more than what was seen from here */
 			err = -msg.err;
 			step = (enum step)msg.step;
 		} else if (msg.type == MESSAGE_REAPER) {

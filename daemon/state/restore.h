@@ -5,7 +5,6 @@
 #ifndef MSPD_STATE_RESTORE_H
 #define MSPD_STATE_RESTORE_H
 
-#include "state/layout.h"
 #include "state/ns.h"
 #include "state/remote.h"
 #include "state/resource.h"
@@ -44,14 +43,12 @@ struct restore_object {
  * @guest: access handle
  * @threads: the leader first
  * @nr_threads: how many
- * @layout: its mappings as told by the source
+ * @maps: its mappings as they are now, in the words of the source
  * @objects: memory objects
  * @nr_objects: how many
  * @vdso_foreign: the source's vDSO is plain memory here
- * @vdso_start: where the guest has its vDSO
- * @vdso_end: end of it
- * @mm_map: fields set by PR_SET_MM_MAP last
  * @traced: ptrace holds the guest
+ * @parked: the guest is parked and sealed
  * @files: descriptors placed so far, of resource_files
  */
 struct restore {
@@ -62,13 +59,12 @@ struct restore {
 	struct guest *guest;
 	struct restore_thread *threads;
 	size_t nr_threads;
-	struct layout layout;
+	Mspd__Maps *maps;
 	struct restore_object *objects;
 	size_t nr_objects;
 	bool vdso_foreign;
-	uint64_t vdso_start, vdso_end;
-	uint64_t mm_map[12];
 	bool traced;
+	bool parked;
 	struct files_target *files;
 };
 
