@@ -4,20 +4,26 @@
  *
  * Lock order, outermost first:
  *
- *	vasi_streams_lock	mutex, the list of streams, ID uniqueness
+ *	open->lock		mutex, attach
  *	stream->lock		mutex, state machine, suspend, seal, objects, opens
  *	mm->mmap_lock		read, by harvest, objects, pages
  *	page-table lock		spinlock, inside the walk
  *	stream->event_lock	spinlock, what poll() and netlink tell
  *
- * The mmu notifier takes none of them: it looks up the sent set under RCU and
- * clears bits atomically. Harvests of one stream run in parallel: they take
- * stream->lock only to check the state and hold stream->users meanwhile.
+ * vasi_streams_lock (mutex: the list of streams, ID uniqueness) is innermost
+ * of the mutexes and nothing below it waits for a guest.
+ *
+ * The mmu notifier looks up the sent set under RCU and clears bits atomically.
+ * It may be called by a thread of the guest that somebody waits for with
+ * stream->lock held, so its release takes event_lock alone and leaves the rest
+ * to a work item. Harvests of one stream run in parallel and hold a reference
+ * of the tracker.
  *
  * Lifetime: an open holds a reference of its stream. A stream holds the mm
  * (mmgrab) and the struct pid; every call that touches memory takes
  * mmget_not_zero(). A suspend, while it lasts, and a seal, while it lasts, hold
- * a reference of the stream and of the module.
+ * a reference of the stream and of the module. The notifier is registered from
+ * attach until nobody can find the stream any more.
  */
 #ifndef VASI_PRIVATE_H
 #define VASI_PRIVATE_H
@@ -31,6 +37,7 @@
 #include <linux/pid.h>
 #include <linux/sched.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 #include <linux/vasi.h>
 
@@ -67,13 +74,19 @@ struct vasi_memobj {
  * @reason: why it was aborted
  * @nr_opens: attached opens
  * @sealed: the guest stays parked without opens
- * @dead: the mm was released
+ * @ended: no new user may find it
+ * @destroying: VASI_DESTROY says what the guest's end means
+ * @dead: the mm was released, or is not the guest's any more
+ * @execed: ... by an exec
+ * @notifier: from attach to the end
+ * @notifier_off: the release that comes is of our own doing
+ * @gone_work: the part of the guest's end that needs @lock
  * @bytes_left: progress as told
  * @tracker: NULL while not tracking
  * @suspension: NULL while never suspended
  * @objects: struct vasi_memobj by space
  * @nr_objects: highest space given
- * @event_lock: guards @event_seq
+ * @event_lock: guards @event_seq, @dead, writes of @state and @reason
  * @event_seq: bumped with every change that poll() shows
  * @wait: woken with every change
  * @count: counters, VASI_COUNT_*
@@ -90,9 +103,15 @@ struct vasi_stream {
 	u32 reason;
 	u32 nr_opens;
 	bool sealed;
+	bool ended;
+	bool destroying;
 	bool dead;
+	bool execed;
+	bool notifier_off;
+	struct mmu_notifier notifier;
+	struct work_struct gone_work;
 	u64 bytes_left;
-	struct vasi_tracker *tracker;
+	struct vasi_tracker __rcu *tracker;
 	struct vasi_suspension *suspension;
 	struct xarray objects;
 	u32 nr_objects;
@@ -115,16 +134,35 @@ struct vasi_open {
 	u32 event_seen;
 };
 
+/* NULL until attached; then it stays until the file is released */
+static inline struct vasi_stream *vasi_open_stream(struct vasi_open *o)
+{
+	return smp_load_acquire(&o->stream);
+}
+
 static inline void vasi_count(struct vasi_stream *s, enum vasi_counter c, u64 n)
 {
 	atomic64_add(n, &s->count[c]);
 }
 
-/* main.c: the misc device and the command table */
+/*
+ * main.c: the misc device and the command table. It has checked size, tail,
+ * flags (against the table) and attachment before a handler is called, and
+ * copies the structure out when the handler returns >= 0, -EMSGSIZE or
+ * -ETIMEDOUT.
+ */
 
 /* stream.c: attach, lifetime, list, seal, info, poll */
 struct vasi_stream *vasi_stream_get(struct vasi_stream *s);
 void vasi_stream_put(struct vasi_stream *s);
+/* 0, -ESRCH when the guest is gone, -ECANCELED after exec or abort */
+int vasi_stream_check(struct vasi_stream *s);
+/* the same check, then the guest's memory (mmput() it), or ERR_PTR */
+struct mm_struct *vasi_stream_mm(struct vasi_stream *s);
+/* clears the seal and its references; stream->lock held */
+void vasi_unseal(struct vasi_stream *s);
+int vasi_stream_init(void);
+void vasi_stream_exit(void);
 int vasi_attach(struct vasi_open *o, void *cmd);
 void vasi_detach(struct vasi_open *o);
 int vasi_seal(struct vasi_open *o, void *cmd);
@@ -148,7 +186,10 @@ int vasi_set_state(struct vasi_stream *s, u32 to, u32 reason);
 /* track.c: sent set and mmu notifier; harvest.c: the walk */
 int vasi_track(struct vasi_open *o, void *cmd);
 int vasi_harvest(struct vasi_open *o, void *cmd);
+void vasi_harvest_undo(struct vasi_open *o, void *cmd);
 int vasi_mark(struct vasi_open *o, void *cmd);
+int vasi_notifier_register(struct vasi_stream *s);
+void vasi_notifier_unregister(struct vasi_stream *s);
 void vasi_track_stop(struct vasi_stream *s);
 /* The body of VASI_HARVEST, for uring.c: @vec is kernel memory */
 int vasi_harvest_vec(struct vasi_stream *s, struct vasi_harvest *h,
