@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The supervisor: who listens, who is connected, what runs
+ *
+ * Single-threaded. Whatever can block or fail badly (a migration) happens in a
+ * worker process; the supervisor only starts workers and believes what they
+ * report.
+ */
+#ifndef MSPD_CONTROL_SERVER_H
+#define MSPD_CONTROL_SERVER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include "config.h"
+#include "control/loop.h"
+#include "control/registry.h"
+
+struct client;
+struct job;
+
+/**
+ * struct server - everything
+ * @config: settings
+ * @pid: of the supervisor itself
+ * @loop: events
+ * @registry: guests
+ * @access: how guests are reached
+ * @jobs: migrations that run, and the last ones that ended, newest first
+ * @next_job: number of the next migration
+ * @clients: connections on the control socket
+ * @next_client: number of the next one
+ * @gid: group that may use the control socket, -1 = only root
+ * @cgroups: guests get cgroups
+ * @control_fd: listens for tools
+ * @control: watch of it
+ * @peers_fd: listens for other hosts
+ * @peers: watch of it
+ * @signal_fd: SIGTERM, SIGINT, SIGCHLD
+ * @signals: watch of it
+ * @stopping: no new work, ends when the last worker has
+ */
+struct server {
+	struct config config;
+	pid_t pid;
+	struct loop loop;
+	struct registry registry;
+	const struct guest_access *access;
+	struct job *jobs;
+	unsigned int next_job;
+	struct client *clients;
+	uint64_t next_client;
+	gid_t gid;
+	bool cgroups;
+	int control_fd;
+	struct watch control;
+	int peers_fd;
+	struct watch peers;
+	int signal_fd;
+	struct watch signals;
+	bool stopping;
+};
+
+/* takes both sockets; errors are logged */
+int server_open(struct server *s, const struct config *c);
+int server_run(struct server *s);
+void server_close(struct server *s);
+/* cgroup of a guest, NULL if there is none */
+const char *server_cgroup(const struct server *s, const char *name, char *buf,
+			  size_t len);
+/* removes the cgroups that lost their guest */
+void server_sweep_cgroups(struct server *s);
+/* to be called when a worker ended: the last one lets a stopping server go */
+void server_check_stop(struct server *s);
+
+#endif /* MSPD_CONTROL_SERVER_H */
