@@ -144,8 +144,8 @@ shared = $(patsubst %.c,$(B)/obj/%.o,$(filter-out $(test_main),$(wildcard selfte
 library = $(if $(filter $(1),$(vm_test_dirs)),,$(B)/libmspd.a)
 
 .SECONDEXPANSION:
-$(test_programs): $(B)/%: $(B)/obj/%.o $$(call shared,$$(notdir $$(patsubst %/,%,$$(dir $$*)))) \
-		$$(call library,$$(notdir $$(patsubst %/,%,$$(dir $$*))))
+$(test_programs): $(B)/%: $(B)/obj/%.o $$(call shared,$$(notdir $$(@D))) \
+		$$(call library,$$(notdir $$(@D)))
 	$(call link,$^)
 
 # -- running
