@@ -147,12 +147,12 @@ static void itimer_record(struct vasi_out *out, struct signal_struct *sig)
 	struct vasi_rec_itimer rec[3] = {};
 	u64 utime = atomic64_read(&now->utime);
 	u64 stime = atomic64_read(&now->stime);
+	s64 left;
 
 	rec[0].interval_ns = ktime_to_ns(sig->it_real_incr);
+	left = ktime_to_ns(__hrtimer_get_remaining(&sig->real_timer, true));
 	if (hrtimer_active(&sig->real_timer))
-		rec[0].value_ns = max_t(s64, NSEC_PER_USEC,
-			ktime_to_ns(__hrtimer_get_remaining(&sig->real_timer,
-							    true)));
+		rec[0].value_ns = max_t(s64, left, NSEC_PER_USEC);
 	else if (rec[0].interval_ns &&
 		 sigismember(&sig->shared_pending.signal, SIGALRM))
 		/* it starts again only when its signal is taken */
@@ -175,9 +175,9 @@ static void auxv_record(struct vasi_out *out, struct mm_struct *mm)
 /* what a look at the mappings shows; sleeps */
 static int held_mappings(struct mm_struct *mm, u64 *ret_held)
 {
+	VMA_ITERATOR(vmi, mm, 0);
 	struct vm_area_struct *vma;
 	u64 held = 0;
-	VMA_ITERATOR(vmi, mm, 0);
 
 	if (mmap_read_lock_killable(mm))
 		return -EINTR;
@@ -251,8 +251,6 @@ static int state_locked(struct vasi_stream *s, struct vasi_state *cmd)
 	u64 held;
 	int ret;
 
-	if (s->state == VASI_STATE_ABORTED)
-		return -ECANCELED;
 	ret = held_mappings(s->mm, &held);
 	if (ret)
 		return ret;
@@ -290,20 +288,21 @@ int vasi_state(struct vasi_open *o, void *arg)
 {
 	struct vasi_state *cmd = arg;
 	struct vasi_stream *s = vasi_open_stream(o);
+	struct mm_struct *mm;
 	int ret;
 
 	if (cmd->member)
 		return -ENOENT;
 	if (cmd->buf & 7)
 		return -EINVAL;
-	if (!mmget_not_zero(s->mm))
-		return -ESRCH;
+	mm = vasi_stream_mm(s);
+	if (IS_ERR(mm))
+		return PTR_ERR(mm);
 	ret = mutex_lock_killable(&s->lock);
 	if (!ret) {
 		ret = state_locked(s, cmd);
 		mutex_unlock(&s->lock);
 	}
-	/* may be the last user, whose end aborts the stream: without the lock */
-	mmput(s->mm);
+	mmput(mm);
 	return ret;
 }

@@ -273,6 +273,11 @@ static void name_culprit(struct vasi_park *park, struct vasi_suspend *cmd,
 	strscpy_pad((char *)cmd->out_comm, t->comm, sizeof(cmd->out_comm));
 }
 
+static bool all_parked(struct vasi_suspension *susp)
+{
+	return READ_ONCE(susp->nr_parked) >= READ_ONCE(susp->nr_queued);
+}
+
 static int park_all(struct vasi_stream *s, struct vasi_suspend *cmd,
 		    struct pid_namespace *ns, u32 *ret_passes)
 {
@@ -304,9 +309,7 @@ static int park_all(struct vasi_stream *s, struct vasi_suspend *cmd,
 		if (late)
 			park_put(late);
 		/* who stops otherwise than by parking does not tell: look */
-		wait_event_killable_timeout(susp->progress,
-			READ_ONCE(susp->nr_parked) >= READ_ONCE(susp->nr_queued),
-			1);
+		wait_event_killable_timeout(susp->progress, all_parked(susp), 1);
 		if (fatal_signal_pending(current))
 			return -EINTR;
 	}
@@ -336,15 +339,23 @@ bool vasi_is_suspended(struct vasi_stream *s)
 
 u64 vasi_suspended_ns(struct vasi_stream *s)
 {
-	if (!vasi_is_suspended(s))
+	struct vasi_suspension *susp = smp_load_acquire(&s->suspension);
+	u64 ns = 0;
+
+	if (!susp)
 		return 0;
-	return ktime_to_ns(ktime_sub(ktime_get(), s->suspension->since));
+	spin_lock(&susp->lock);
+	if (susp->active)
+		ns = ktime_to_ns(ktime_sub(ktime_get(), susp->since)) ?: 1;
+	spin_unlock(&susp->lock);
+	return ns;
 }
 
 u32 vasi_suspended_threads(struct vasi_stream *s)
 {
-	lockdep_assert_held(&s->lock);
-	return s->suspension ? s->suspension->threads : 0;
+	struct vasi_suspension *susp = smp_load_acquire(&s->suspension);
+
+	return susp ? READ_ONCE(susp->threads) : 0;
 }
 
 void vasi_resume_guest(struct vasi_stream *s)
@@ -395,19 +406,20 @@ int vasi_suspend_stream(struct vasi_stream *s, struct vasi_suspend *cmd,
 		return -EOPNOTSUPP;
 	if (!cmd->deadline_ms || cmd->deadline_ms > VASI_SUSPEND_MAX_MS)
 		return -EINVAL;
-	if (s->state == VASI_STATE_ABORTED)
-		return -ECANCELED;
 	if (!again) {
 		ret = vasi_fsm_check(s->service, s->state,
 				     VASI_STATE_SUSPENDING);
 		if (ret)
 			return ret;
 	}
-	if (!s->suspension)
-		s->suspension = suspension_new(s->mm);
 	susp = s->suspension;
-	if (!susp)
-		return -ENOMEM;
+	if (!susp) {
+		susp = suspension_new(s->mm);
+		if (!susp)
+			return -ENOMEM;
+		/* for those who look without stream->lock */
+		smp_store_release(&s->suspension, susp);
+	}
 
 	cmd->out_tid = 0;
 	cmd->out_reason = VASI_HOLDUP_NONE;
@@ -435,7 +447,7 @@ int vasi_suspend_stream(struct vasi_stream *s, struct vasi_suspend *cmd,
 		return ret;
 	}
 
-	susp->threads = cmd->out_threads;
+	WRITE_ONCE(susp->threads, cmd->out_threads);
 	if (!again) {
 		vasi_set_state(s, VASI_STATE_SUSPENDED, 0);
 		vasi_count(s, VASI_COUNT_SUSPENDS, 1);
@@ -448,18 +460,17 @@ int vasi_suspend(struct vasi_open *o, void *arg)
 {
 	struct vasi_suspend *cmd = arg;
 	struct vasi_stream *s = vasi_open_stream(o);
+	struct mm_struct *mm = vasi_stream_mm(s);
 	int ret;
 
-	/* taken so that the memory, and with it the stream, stays meanwhile */
-	if (!mmget_not_zero(s->mm))
-		return -ESRCH;
+	if (IS_ERR(mm))
+		return PTR_ERR(mm);
 	ret = mutex_lock_killable(&s->lock);
 	if (!ret) {
 		ret = vasi_suspend_stream(s, cmd, task_active_pid_ns(current));
 		mutex_unlock(&s->lock);
 	}
-	/* may be the last user, whose end aborts the stream: without the lock */
-	mmput(s->mm);
+	mmput(mm);
 	return ret;
 }
 
@@ -483,6 +494,7 @@ int vasi_resume(struct vasi_open *o, void *arg)
 		return -EBUSY;
 	}
 	vasi_resume_guest(s);
+	vasi_unseal(s);
 	if (s->state != VASI_STATE_ABORTED)
 		vasi_set_state(s, to, 0);
 	mutex_unlock(&s->lock);

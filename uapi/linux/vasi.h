@@ -625,6 +625,10 @@ struct vasi_rec_thread {
 #define VASI_RESTART_CPUSLEEP	4 /* clock_nanosleep on a CPU clock */
 #define VASI_RESTART_UNKNOWN	5 /* refuse */
 
+/* vasi_rec_restart.user4 of a futex */
+#define VASI_RESTART_FUTEX_SHARED	(1U << 0) /* not FUTEX_PRIVATE_FLAG */
+#define VASI_RESTART_FUTEX_CLOCKRT	(1U << 1) /* FUTEX_CLOCK_REALTIME */
+
 /**
  * struct vasi_rec_restart - an interrupted call that knows its remaining time
  * @kind: VASI_RESTART_*
@@ -635,7 +639,7 @@ struct vasi_rec_thread {
  *	futex: its address
  * @user2: poll: number of entries; futex: expected value
  * @user3: futex: bitset
- * @user4: futex: flags as kernel keeps them (FLAGS_SHARED 1, CLOCKRT 2)
+ * @user4: futex: VASI_RESTART_FUTEX_* bits
  */
 struct vasi_rec_restart {
 	__u32 kind;
