@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "engine/fault.h"
+
+static struct {
+	bool rotate, nobarrier, digest;
+	unsigned int delay_round, delay_ms, flip_round, stall, close;
+	atomic_flag delayed, flipped;
+} fault;
+
+static void fault_parse(const char *word)
+{
+	if (!strcmp(word, "rotate"))
+		fault.rotate = true;
+	else if (!strcmp(word, "nobarrier"))
+		fault.nobarrier = true;
+	else if (!strcmp(word, "digest"))
+		fault.digest = true;
+	else if (sscanf(word, "delay=%u:%u", &fault.delay_round,
+			&fault.delay_ms) != 2 &&
+		 sscanf(word, "flip=%u", &fault.flip_round) != 1 &&
+		 sscanf(word, "stall=%u", &fault.stall) != 1 &&
+		 sscanf(word, "close=%u", &fault.close) != 1)
+		fprintf(stderr, "MSPD_FAULT: unknown fault point \"%s\"\n",
+			word);
+}
+
+void fault_init(void)
+{
+	const char *env = getenv("MSPD_FAULT");
+	char copy[256], *save = NULL;
+
+	memset(&fault, 0, sizeof(fault));
+	if (!env)
+		return;
+	snprintf(copy, sizeof(copy), "%s", env);
+	for (char *w = strtok_r(copy, ",", &save); w;
+	     w = strtok_r(NULL, ",", &save))
+		fault_parse(w);
+}
+
+bool fault_rotate(void)
+{
+	return fault.rotate;
+}
+
+bool fault_nobarrier(void)
+{
+	return fault.nobarrier;
+}
+
+bool fault_digest(void)
+{
+	return fault.digest;
+}
+
+unsigned int fault_delay(uint32_t round)
+{
+	if (!fault.delay_round || round != fault.delay_round ||
+	    atomic_flag_test_and_set(&fault.delayed))
+		return 0;
+	return fault.delay_ms;
+}
+
+bool fault_flip(uint32_t round)
+{
+	return fault.flip_round && round == fault.flip_round &&
+	       !atomic_flag_test_and_set(&fault.flipped);
+}
+
+bool fault_stall(unsigned int type)
+{
+	return fault.stall && type == fault.stall;
+}
+
+bool fault_close(unsigned int type)
+{
+	return fault.close && type == fault.close;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Fault points, from the environment variable MSPD_FAULT
+ *
+ * A list with commas of:
+ *	rotate		batch i of round k goes over stream (i + k) mod N
+ *	delay=K:MS	the first frame of round K is applied MS late
+ *	nobarrier	no round waits until the one before is applied
+ *	flip=K		a bit of the first frame of round K is changed on its
+ *			way
+ *	stall=TYPE	the target goes silent when message TYPE arrives
+ *	close=TYPE	the target dies when message TYPE arrives
+ *	digest		the target computes a wrong digest
+ *
+ * They exist to prove that the rules they break are needed and their breach is
+ * noticed. None is active without the variable.
+ */
+#ifndef MSPD_ENGINE_FAULT_H
+#define MSPD_ENGINE_FAULT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* reads the environment; before threads are started */
+void fault_init(void);
+bool fault_rotate(void);
+bool fault_nobarrier(void);
+bool fault_digest(void);
+/* milliseconds, once; 0 for all other calls */
+unsigned int fault_delay(uint32_t round);
+/* true once */
+bool fault_flip(uint32_t round);
+bool fault_stall(unsigned int type);
+bool fault_close(unsigned int type);
+
+#endif /* MSPD_ENGINE_FAULT_H */

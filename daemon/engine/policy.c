@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "engine/policy.h"
+
+#define NS			1000000000ULL
+/* a round that sends less tells more of latency than of the link */
+#define GOODPUT_MIN_BYTES	(1ULL << 20)
+/* progress: this part of the best so far is gone, in percent */
+#define PROGRESS_PERCENT	4
+
+static uint64_t rate(uint64_t bytes, uint64_t ns)
+{
+	double r = ns ? (double)bytes * NS / ns : 0;
+
+	return r < 1e18 ? (uint64_t)r : (uint64_t)1e18;
+}
+
+uint64_t policy_goodput(const struct policy_round *h, size_t n)
+{
+	const struct policy_round *largest = NULL;
+
+	for (size_t i = n; i-- > 0; ) {
+		if (h[i].sent_bytes >= GOODPUT_MIN_BYTES)
+			return rate(h[i].sent_bytes, h[i].ns);
+		if (!largest || h[i].sent_bytes > largest->sent_bytes)
+			largest = &h[i];
+	}
+	return largest ? rate(largest->sent_bytes, largest->ns) : 0;
+}
+
+static uint64_t predict(uint64_t goodput, uint64_t remaining,
+			const struct policy_estimate *est)
+{
+	double pages = 0;
+
+	if (remaining)
+		pages = goodput ? (double)remaining / goodput * NS : 1e18;
+	pages += est->suspend_ns + est->harvest_ns + est->state_ns +
+		 est->restore_ns + 2 * est->round_trip_ns + est->compare_ns;
+	return pages < 1e18 ? (uint64_t)pages : (uint64_t)1e18;
+}
+
+/* rounds since what remained was last clearly below the best before it */
+static unsigned int stalled(const struct policy_round *h, size_t n,
+			    uint64_t remaining)
+{
+	uint64_t best = n ? h[0].remaining_bytes : 0;
+	unsigned int count = 0;
+
+	for (size_t i = 1; i <= n; i++) {
+		uint64_t r = i < n ? h[i].remaining_bytes : remaining;
+
+		if (r < best - best / 100 * PROGRESS_PERCENT) {
+			best = r;
+			count = 0;
+		} else {
+			count++;
+		}
+	}
+	return count;
+}
+
+struct policy_decision policy_decide(const struct policy_config *cfg,
+				     const struct policy_round *h, size_t n,
+				     uint64_t remaining,
+				     const struct policy_estimate *est)
+{
+	struct policy_decision d = {
+		.action = POLICY_ROUND,
+		.why = "first",
+		.goodput_Bps = policy_goodput(h, n),
+	};
+
+	d.predicted_ns = predict(d.goodput_Bps, remaining, est);
+	if (!n)
+		return d;
+	d.action = POLICY_SWITCH;
+	if (d.predicted_ns <= cfg->pause_limit_ns) {
+		d.why = "converged";
+	} else if (n >= cfg->max_rounds) {
+		d.why = "round-limit";
+	} else if (stalled(h, n, remaining) >= cfg->stall_rounds) {
+		d.why = "no-progress";
+	} else {
+		d.action = POLICY_ROUND;
+		d.why = "progress";
+	}
+	return d;
+}
