@@ -23,6 +23,7 @@
  * @pause_limit_ms: switch over when the predicted pause is below
  * @suspend_ms: deadline of a suspend
  * @child_wait_ms: how long to wait for a guest without child processes
+ * @reply_ms: how long the target may take to answer, 0 = default (30 s)
  * @connections: established connections
  * @validate_only: stop after validation
  */
@@ -38,6 +39,7 @@ struct migration {
 	unsigned int pause_limit_ms;
 	unsigned int suspend_ms;
 	unsigned int child_wait_ms;
+	unsigned int reply_ms;
 	enum connections connections;
 	bool validate_only;
 };
@@ -90,7 +92,11 @@ struct target_config {
 	char cgroup_root[256];
 };
 
-/* The whole life of a migration; 0, or -errno with a "result" event sent. */
+/*
+ * The whole life of a migration; 0, or -errno with a "result" event sent.
+ * -EINPROGRESS: in doubt, the target was told to take over and did not answer;
+ * the guest stays sealed here.
+ */
 int source_run(const struct migration *m, const struct guest_access *access,
 	       struct reporter *rep);
 /* Takes over the accepted control connection @fd (closes it). */

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "engine/fault.h"
+#include "lib/clock.h"
+#include "lib/cleanup.h"
+#include "lib/digest.h"
+#include "session/source.h"
+
+#define HARVEST_CHUNK	2048
+#define STALL_ROUNDS	3
+#define MAX_OBJECTS	4096
+
+static int harvest_add(struct harvest *h, const struct vasi_range *r,
+		       bool compare)
+{
+	if (h->n == h->max) {
+		size_t max = h->max ? h->max * 2 : 1024;
+		struct send_item *v = reallocarray(h->items, max, sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		h->items = v;
+		h->max = max;
+	}
+	if (r->kind == VASI_KIND_DATA && compare)
+		h->compare_bytes += r->pages << GUEST_PAGE_SHIFT;
+	else if (r->kind == VASI_KIND_DATA)
+		h->data_bytes += r->pages << GUEST_PAGE_SHIFT;
+	h->items[h->n++] = (struct send_item){ *r, compare };
+	return 0;
+}
+
+static void harvest_reset(struct harvest *h)
+{
+	h->n = 0;
+	h->data_bytes = 0;
+	h->compare_bytes = 0;
+}
+
+/* a hole matters only where the target has something */
+static int harvest_hole(struct source *s, const struct vasi_range *r)
+{
+	uint64_t start = r->start, from, to;
+	uint64_t end = start + (r->pages << GUEST_PAGE_SHIFT);
+	int ret = 0;
+
+	while (!ret && start < end &&
+	       pagemap_run(s->known, r->space, start, end, true, &from, &to)) {
+		struct vasi_range hole = *r;
+
+		hole.start = from;
+		hole.pages = (to - from) >> GUEST_PAGE_SHIFT;
+		ret = harvest_add(&s->harvest, &hole, false);
+		start = to;
+	}
+	return ret;
+}
+
+/* What is outside the announced mappings was mapped or unmapped meanwhile. */
+static int harvest_range(struct source *s, struct vasi_range r)
+{
+	uint64_t end = r.start + (r.pages << GUEST_PAGE_SHIFT), addr = r.start;
+	struct vasi_range part;
+	int ret = 0;
+
+	while (!ret && addr < end) {
+		r.start = addr;
+		r.pages = (end - addr) >> GUEST_PAGE_SHIFT;
+		if (!extents_clip(&s->extents, &r, &part))
+			part = (struct vasi_range){ .start = end };
+		if (part.start > addr && !r.space) {
+			r.pages = (part.start - addr) >> GUEST_PAGE_SHIFT;
+			ret = s->access->mark(s->guest, &r, 1);
+			if (ret < 0)
+				return ret;
+		}
+		addr = part.start + (part.pages << GUEST_PAGE_SHIFT);
+		if (!part.pages)
+			break;
+		if (part.kind == VASI_KIND_HOLE)
+			ret = harvest_hole(s, &part);
+		else
+			ret = harvest_add(&s->harvest, &part, r.space != 0);
+	}
+	return ret;
+}
+
+/**
+ * struct ranges - raw output of a harvest
+ */
+struct ranges {
+	struct vasi_range *v;
+	size_t n, max;
+};
+
+static void ranges_free(struct ranges *r)
+{
+	free(r->v);
+}
+
+static int harvest_space(struct source *s, uint32_t space, struct ranges *out)
+{
+	uint64_t start = 0, before;
+	size_t n;
+	int ret;
+
+	do {
+		if (out->max - out->n < HARVEST_CHUNK) {
+			size_t max = out->max + out->max / 2 + HARVEST_CHUNK;
+			struct vasi_range *v = reallocarray(out->v, max,
+							    sizeof(*v));
+
+			if (!v)
+				return -ENOMEM;
+			out->v = v;
+			out->max = max;
+		}
+		before = start;
+		n = 0;
+		ret = s->access->harvest(s->guest, space, start, 0, 0,
+					 out->v + out->n, HARVEST_CHUNK, &n,
+					 &start);
+		if (ret < 0)
+			return ret;
+		out->n += n;
+	} while (n && start > before);
+	return 0;
+}
+
+static int harvest_objects(struct source *s, struct ranges *out)
+{
+	_cleanup_free_ struct vasi_object *obj = NULL;
+	size_t len = 16, n = 0;
+	int ret;
+
+	do {
+		free(obj);
+		obj = calloc(len, sizeof(*obj));
+		if (!obj)
+			return -ENOMEM;
+		ret = s->access->objects(s->guest, obj, len, &n);
+		if (ret == -EMSGSIZE)
+			len = n + 16;
+	} while (ret == -EMSGSIZE && len < MAX_OBJECTS);
+	if (ret < 0)
+		return ret;
+	for (size_t i = 0; i < n; i++) {
+		ret = harvest_space(s, obj[i].space, out);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+static bool maps_inside(const void *arg, uint32_t space, uint64_t addr)
+{
+	return extents_find(arg, space, addr);
+}
+
+static int send_maps(struct source *s, Mspd__Maps *maps, uint32_t round)
+{
+	Mspd__RoundMaps msg = MSPD__ROUND_MAPS__INIT;
+	struct control_message answer;
+	int ret;
+
+	maps->round = round;
+	msg.round = round;
+	msg.maps = maps;
+	ret = peer_send(&s->peer, CONTROL_ROUND_MAPS, &msg.base,
+			source_reply_ms(s));
+	if (ret)
+		return ret;
+	ret = source_expect(s, CONTROL_MAPS_DONE, &answer);
+	if (!ret)
+		control_free(&answer);
+	return ret;
+}
+
+/*
+ * The harvest comes first: a mapping that is made between the two is then
+ * known but not harvested, and comes with the next round. The other way round
+ * its pages would be harvested and have no place on the target.
+ */
+static int harvest_maps(struct source *s)
+{
+	struct extents x = { 0 };
+	Mspd__Maps *maps = NULL;
+	unsigned char *packed;
+	size_t len;
+	int ret;
+
+	ret = capture_maps(&s->capture, &maps);
+	if (ret < 0)
+		return failure_set(&s->failure, ret,
+				   "cannot read the guest's mappings: %s",
+				   strerror(-ret));
+	maps->round = 0;
+	len = mspd__maps__get_packed_size(maps);
+	packed = malloc(len + 1);
+	if (!packed) {
+		maps_free(maps);
+		return failure_set(&s->failure, -ENOMEM, "out of memory");
+	}
+	mspd__maps__pack(maps, packed);
+	if (s->maps_sent && len == s->maps_sent_len &&
+	    !memcmp(packed, s->maps_sent, len)) {
+		free(packed);
+		maps_free(maps);
+		return 0;
+	}
+	ret = extents_build(&x, maps);
+	if (ret) {
+		free(packed);
+		maps_free(maps);
+		return failure_set(&s->failure, ret,
+				   "the guest's mappings make no sense");
+	}
+	extents_free(&s->extents);
+	s->extents = x;
+	pagemap_retain(s->known, maps_inside, &s->extents);
+	free(s->maps_sent);
+	s->maps_sent = packed;
+	s->maps_sent_len = len;
+	ret = send_maps(s, maps, s->round + 1);
+	maps_free(maps);
+	return ret;
+}
+
+int rounds_harvest(struct source *s, struct round_report *r)
+{
+	_cleanup_(ranges_free) struct ranges raw = { 0 };
+	int64_t begin = now_ns();
+	int ret;
+
+	harvest_reset(&s->harvest);
+	r->since_ns = s->harvested_ns ? begin - s->harvested_ns : 0;
+	s->harvested_ns = begin;
+	ret = harvest_space(s, 0, &raw);
+	if (ret >= 0)
+		ret = harvest_objects(s, &raw);
+	if (ret < 0)
+		return source_guest_fail(s, ret, "harvest");
+	ret = harvest_maps(s);
+	if (ret)
+		return ret;
+	for (size_t i = 0; i < raw.n; i++) {
+		ret = harvest_range(s, raw.v[i]);
+		if (ret < 0)
+			return source_guest_fail(s, ret, "harvest");
+	}
+	r->harvest_ns = now_ns() - begin;
+	r->remaining_bytes = s->harvest.data_bytes;
+	r->dirty_pages = s->harvest.data_bytes >> GUEST_PAGE_SHIFT;
+	s->est.harvest_ns = r->harvest_ns;
+	s->est.compare_bytes = s->harvest.compare_bytes;
+	return 0;
+}
+
+int rounds_mark(struct source *s)
+{
+	struct vasi_range vec[256];
+	size_t n = 0;
+	int ret = 0;
+
+	for (size_t i = 0; i < s->harvest.n && ret >= 0; i++) {
+		if (s->harvest.items[i].range.space)
+			continue;	/* compared anyway */
+		vec[n++] = s->harvest.items[i].range;
+		if (n == ARRAY_SIZE(vec)) {
+			ret = s->access->mark(s->guest, vec, n);
+			n = 0;
+		}
+	}
+	if (n && ret >= 0)
+		ret = s->access->mark(s->guest, vec, n);
+	harvest_reset(&s->harvest);
+	return ret < 0 ? ret : 0;
+}
+
+int rounds_begin(struct source *s, struct round_report *r)
+{
+	int ret;
+
+	r->round = ++s->round;
+	r->ns = now_ns();	/* its begin, until it is applied */
+	ret = sender_round(s->sender, r->round, s->harvest.items,
+			   s->harvest.n, s->suspended);
+	if (ret)
+		return failure_set(&s->failure, ret, "round %u: %s", r->round,
+				   strerror(-ret));
+	return 0;
+}
+
+static int sender_failed(struct source *s, int err)
+{
+	/* the target knows better why it closed a connection */
+	if (err != -ESRCH && err != -ECANCELED && err != -ENOMEM)
+		peer_last_words(&s->peer);
+	if (err == -ESRCH || err == -ECANCELED || err == -EFAULT)
+		return source_guest_fail(s, err, "reading its pages");
+	return failure_set(&s->failure, err, "data connection to %s: %s",
+			   s->peer.name, strerror(-err));
+}
+
+static int round_end(struct source *s, const struct round_report *r)
+{
+	Mspd__StreamTotal total[SENDER_MAX_STREAMS];
+	Mspd__StreamTotal *list[SENDER_MAX_STREAMS];
+	Mspd__RoundEnd msg = MSPD__ROUND_END__INIT;
+
+	for (unsigned int i = 0; i < s->summary.streams; i++) {
+		mspd__stream_total__init(&total[i]);
+		total[i].frames = r->totals.stream[i].frames;
+		total[i].pages = r->totals.stream[i].pages;
+		list[i] = &total[i];
+	}
+	msg.round = r->round;
+	msg.n_streams = s->summary.streams;
+	msg.streams = list;
+	return peer_send(&s->peer, CONTROL_ROUND_END, &msg.base,
+			 source_reply_ms(s));
+}
+
+int rounds_sent(struct source *s, struct round_report *r)
+{
+	uint64_t total = sender_left(s->sender), seen = 0;
+	int64_t stalled = deadline_in(source_reply_ms(s));
+	int done;
+
+	while (!(done = sender_done(s->sender, &r->totals))) {
+		uint64_t moved = sender_bytes(s->sender);
+		struct control_message msg;
+		int ret;
+
+		if (moved != seen) {
+			stalled = deadline_in(source_reply_ms(s));
+			seen = moved;
+		}
+		ret = peer_wait(&s->peer, sender_eventfd(s->sender), stalled);
+		if (ret < 0)
+			return ret;
+		if (ret & PEER_MESSAGE) {
+			/* nothing but bad news is due here */
+			ret = source_expect(s, CONTROL_FAILED, &msg);
+			if (!ret)
+				control_free(&msg);
+			return ret;
+		}
+		if (!ret)
+			report_progress(s->rep, r->round, total,
+					sender_left(s->sender), r,
+					policy_goodput(s->history, s->rounds),
+					r->decision.predicted_ns);
+	}
+	if (done < 0)
+		return sender_failed(s, done);
+	return round_end(s, r);
+}
+
+int rounds_applied(struct source *s, struct round_report *r)
+{
+	struct control_message msg;
+	int ret;
+
+	if (fault_nobarrier() && !s->suspended) {
+		s->unapplied++;
+	} else {
+		ret = source_expect(s, CONTROL_ROUND_APPLIED, &msg);
+		if (ret)
+			return ret;
+		ret = msg.round_applied->round == r->round ? 0 : -EPROTO;
+		control_free(&msg);
+		if (ret)
+			return failure_set(&s->failure, ret,
+					   "%s acknowledged a wrong round",
+					   s->peer.name);
+	}
+	r->ns = now_ns() - r->ns;
+	harvest_reset(&s->harvest);
+	s->history[s->rounds++] = (struct policy_round){
+		.remaining_bytes = r->remaining_bytes,
+		.sent_bytes = r->totals.bytes,
+		.ns = r->ns,
+	};
+	s->summary.bytes_sent += r->totals.bytes;
+	s->summary.copy_ns += r->ns;
+	if (r->totals.compared_bytes)
+		s->est.compare_ns = r->totals.read_ns / s->summary.streams;
+	s->last = *r;
+	report_round(s->rep, r, s->summary.rounds);
+	return 0;
+}
+
+int rounds_run(struct source *s)
+{
+	const struct policy_config cfg = {
+		.pause_limit_ns = s->m->pause_limit_ms * NSEC_PER_MSEC,
+		.max_rounds = s->m->max_rounds < SOURCE_MAX_ROUNDS - 10 ?
+			      s->m->max_rounds : SOURCE_MAX_ROUNDS - 10,
+		.stall_rounds = STALL_ROUNDS,
+	};
+	int ret;
+
+	for (;;) {
+		struct round_report r = { 0 };
+
+		ret = rounds_harvest(s, &r);
+		if (ret)
+			return ret;
+		r.decision = policy_decide(&cfg, s->history, s->rounds,
+					   r.remaining_bytes, &s->est);
+		s->access->progress(s->guest, r.remaining_bytes);
+		if (r.decision.action == POLICY_SWITCH) {
+			s->summary.predicted_ns = r.decision.predicted_ns;
+			s->summary.why = r.decision.why;
+			s->last.decision = r.decision;
+			ret = rounds_mark(s);
+			return ret ? source_guest_fail(s, ret, "mark") : 0;
+		}
+		ret = rounds_begin(s, &r);
+		if (!ret)
+			ret = rounds_sent(s, &r);
+		if (!ret)
+			ret = rounds_applied(s, &r);
+		if (ret)
+			return ret;
+	}
+}

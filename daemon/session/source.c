@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/utsname.h>
+#include "engine/fault.h"
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "lib/digest.h"
+#include "session/source.h"
+#include "wire/frame.h"
+#include "wire/sock.h"
+
+#define REPLY_MS	30000
+#define CONNECT_MS	10000
+#define CLOCK_SAMPLES	8
+#define DESTROY_MS	10000
+
+unsigned int source_reply_ms(const struct source *s)
+{
+	return s->m->reply_ms ? s->m->reply_ms : REPLY_MS;
+}
+
+int source_guest_fail(struct source *s, int err, const char *what)
+{
+	switch (err) {
+	case -ESRCH:
+		return failure_set(&s->failure, err,
+				   "the guest exited or was killed");
+	case -ECANCELED:
+		return failure_set(&s->failure, err,
+				   "the guest called exec, its stream was aborted");
+	default:
+		return failure_set(&s->failure, err, "guest %s, %s: %s",
+				   s->m->name, what, strerror(-err));
+	}
+}
+
+int source_expect(struct source *s, enum control_type type,
+		  struct control_message *ret)
+{
+	int64_t deadline = deadline_in(source_reply_ms(s));
+
+	for (;;) {
+		struct control_message msg;
+		int err = peer_recv(&s->peer, deadline, &msg);
+
+		if (err)
+			return err;
+		if (msg.type == type) {
+			*ret = msg;
+			return 0;
+		}
+		if (msg.type != CONTROL_ROUND_APPLIED || !s->unapplied) {
+			err = failure_set(&s->failure, -EPROTO,
+					  "%s sent %s where %s was due",
+					  s->peer.name, control_name(msg.type),
+					  control_name(type));
+			control_free(&msg);
+			return err;
+		}
+		s->unapplied--;
+		control_free(&msg);
+	}
+}
+
+/* -- validate */
+
+static int source_attach(struct source *s)
+{
+	const struct migration *m = s->m;
+	int ret;
+
+	s->pidfd = pidfd_open(m->pid, 0);
+	if (s->pidfd < 0)
+		return failure_set(&s->failure, -errno,
+				   "guest %s: process %d: %m", m->name,
+				   m->pid);
+	ret = s->access->attach(&s->guest, m->pid, VASI_SERVICE_SOURCE,
+				m->stream_id);
+	if (ret == -EBUSY)
+		return failure_set(&s->failure, ret,
+				   "guest %s is in another migration", m->name);
+	if (ret < 0)
+		return source_guest_fail(s, ret, "attach");
+	/* the PID may have been another process's between the two */
+	if (pidfd_send_signal(s->pidfd, 0, NULL, 0))
+		return source_guest_fail(s, -ESRCH, "attach");
+	ret = capture_open(&s->capture, s->guest, m->pid, m->connections,
+			   &s->findings);
+	if (ret < 0)
+		return source_guest_fail(s, ret, "reading its state");
+	s->capture_open = true;
+	s->peer.guest_fd = s->access->pollfd(s->guest);
+	return 0;
+}
+
+static int source_connect(struct source *s)
+{
+	int64_t deadline = deadline_in(s->m->reply_ms ? s->m->reply_ms :
+							CONNECT_MS);
+	struct control_versions v = { 0 };
+	int ret;
+
+	ret = sock_connect(s->m->host, s->m->port, deadline);
+	if (ret < 0)
+		return failure_set(&s->failure, ret, "cannot connect to %s port %u: %s",
+				   s->m->host, s->m->port,
+				   ret == -ENOENT ? "no such host" :
+						    strerror(-ret));
+	s->peer.fd = ret;
+	ret = control_preamble(s->peer.fd, deadline, &v);
+	if (ret == -EPROTONOSUPPORT)
+		return failure_set(&s->failure, ret,
+				   "%s speaks protocol %u to %u, this mspd %u to %u: install matching versions",
+				   s->peer.name, v.min, v.max,
+				   CONTROL_PROTO_MIN, CONTROL_PROTO_MAX);
+	if (ret == -EPROTO)
+		return failure_set(&s->failure, ret,
+				   "what listens at %s port %u is not mspd",
+				   s->m->host, s->m->port);
+	if (ret < 0)
+		return failure_set(&s->failure, ret, "%s: %s", s->peer.name,
+				   ret == -ETIMEDOUT ?
+				   "does not answer in time" : strerror(-ret));
+	return 0;
+}
+
+static int source_hello(struct source *s, struct utsname *uts)
+{
+	Mspd__Hello hello = MSPD__HELLO__INIT;
+	struct control_message answer;
+	struct vasi_query query = { 0 };
+	unsigned int streams, wanted = s->m->streams;
+	int ret;
+
+	if (!wanted || wanted > SENDER_MAX_STREAMS)
+		return failure_set(&s->failure, -EINVAL,
+				   "streams=%u: 1 to %u are possible", wanted,
+				   SENDER_MAX_STREAMS);
+
+	ret = s->access->probe(&query);
+	if (ret < 0)
+		return failure_set(&s->failure, ret,
+				   "the vasi module is not usable here: %s",
+				   strerror(-ret));
+	hello.name = (char *)s->m->name;
+	hello.uuid = (char *)s->m->uuid;
+	hello.stream_id = s->m->stream_id;
+	hello.streams = wanted;
+	hello.abi = query.out_abi;
+	hello.page_size = GUEST_PAGE_SIZE;
+	hello.kernel = uts->release;
+	hello.hostname = uts->nodename;
+	ret = peer_send(&s->peer, CONTROL_HELLO, &hello.base,
+			source_reply_ms(s));
+	if (!ret)
+		ret = source_expect(s, CONTROL_WELCOME, &answer);
+	if (ret)
+		return ret;
+	streams = answer.welcome->streams;
+	if (answer.welcome->kernel)
+		s->summary.kernel[1] = strdup(answer.welcome->kernel);
+	control_free(&answer);
+	if (!streams || streams > wanted)
+		return failure_set(&s->failure, -EPROTO,
+				   "%s grants %u data connections of %u",
+				   s->peer.name, streams, wanted);
+	s->summary.streams = streams;
+	return 0;
+}
+
+static int check_here(struct source *s)
+{
+	int64_t begin;
+	int ret;
+
+	report_phase(s->rep, "validate");
+	ret = capture_check(&s->capture);
+	if (ret < 0 && !s->findings.errors)
+		return source_guest_fail(s, ret, "validation");
+	begin = now_ns();
+	ret = capture_early(&s->capture, &s->early);
+	s->est.state_ns = now_ns() - begin;
+	report_findings(s->rep, &s->findings, "source");
+	if (ret < 0 && !s->findings.errors)
+		return source_guest_fail(s, ret, "reading its state");
+	if (ret < 0)
+		s->early = NULL;
+	return 0;
+}
+
+static int check_there(struct source *s, struct findings *remote)
+{
+	Mspd__Validate msg = MSPD__VALIDATE__INIT;
+	struct control_message answer;
+	int ret;
+
+	msg.image = s->early;
+	ret = peer_send(&s->peer, CONTROL_VALIDATE, &msg.base,
+			source_reply_ms(s));
+	if (!ret)
+		ret = source_expect(s, CONTROL_FINDINGS, &answer);
+	if (ret)
+		return ret;
+	findings_from_wire(remote, answer.findings->findings,
+			   answer.findings->n_findings);
+	control_free(&answer);
+	report_findings(s->rep, remote, "target");
+	return 0;
+}
+
+/* Both sides say all they have against it; then it is refused or goes on. */
+static int source_validate(struct source *s, struct utsname *uts)
+{
+	_cleanup_(findings_clear) struct findings remote = { 0 };
+	char text[400];
+	int ret;
+
+	ret = check_here(s);
+	if (!ret)
+		ret = source_connect(s);
+	if (!ret)
+		ret = source_hello(s, uts);
+	if (!ret && s->early)
+		ret = check_there(s, &remote);
+	if (s->findings.errors) {
+		s->failure = (struct failure){ 0 };
+		return failure_set(&s->failure, -EOPNOTSUPP,
+				   "guest %s cannot be moved: %s", s->m->name,
+				   findings_first_error(&s->findings, text,
+							sizeof(text)));
+	}
+	if (!ret && remote.errors)
+		ret = failure_set(&s->failure, -EOPNOTSUPP,
+				  "%s cannot take guest %s: %s", s->peer.name,
+				  s->m->name,
+				  findings_first_error(&remote, text,
+						       sizeof(text)));
+	return ret;
+}
+
+/* -- prepare */
+
+int source_ping(struct source *s, struct clock_sample *ret)
+{
+	Mspd__Ping ping = MSPD__PING__INIT;
+	struct control_message answer;
+	struct clock_sample sample;
+	int err;
+
+	sample.sent_ns = now_ns();
+	ping.cookie = sample.sent_ns;
+	err = peer_send(&s->peer, CONTROL_PING, &ping.base,
+			source_reply_ms(s));
+	if (!err)
+		err = source_expect(s, CONTROL_PONG, &answer);
+	if (err)
+		return err;
+	sample.monotonic_ns = now_ns();
+	sample.boottime_ns = clock_ns(CLOCK_BOOTTIME);
+	sample.target_monotonic_ns = answer.pong->monotonic_ns;
+	sample.target_boottime_ns = answer.pong->boottime_ns;
+	control_free(&answer);
+	if (ret)
+		*ret = sample;
+	return 0;
+}
+
+static int source_clocks(struct source *s, struct timens *ret)
+{
+	struct clock_sample sample[CLOCK_SAMPLES];
+	const struct clock_sample *best;
+	struct timens guest;
+	int err;
+
+	err = timens_of_records(s->capture.records, s->capture.records_len,
+				&guest);
+	if (err)
+		return source_guest_fail(s, err, "its clocks");
+	for (unsigned int i = 0; i < CLOCK_SAMPLES; i++) {
+		err = source_ping(s, &sample[i]);
+		if (err)
+			return err;
+	}
+	*ret = timens_offsets(sample, CLOCK_SAMPLES, &guest);
+	best = timens_best(sample, CLOCK_SAMPLES);
+	s->est.round_trip_ns = best->monotonic_ns - best->sent_ns;
+	return 0;
+}
+
+static int connect_stream(struct source *s, unsigned int index, uint16_t port,
+			  const uint8_t *token, int64_t deadline)
+{
+	struct stream_hello hello = {
+		.stream_id = s->m->stream_id,
+		.stream = index,
+	};
+	unsigned char buf[HELLO_BYTES];
+	_cleanup_close_ int fd = -1;
+	int ret;
+
+	memcpy(hello.token, token, TOKEN_BYTES);
+	stream_hello_encode(buf, &hello);
+	fd = sock_connect_peer(s->peer.fd, port, deadline);
+	if (fd < 0)
+		return fd;
+	ret = sock_send(fd, buf, sizeof(buf), deadline);
+	return ret ? ret : steal_fd(&fd);
+}
+
+static int source_streams(struct source *s, uint16_t port,
+			  const uint8_t *token)
+{
+	int64_t deadline = deadline_in(source_reply_ms(s));
+	struct sender_config cfg = {
+		.guest = s->guest,
+		.known = s->known,
+		.nr = s->summary.streams,
+	};
+	int fd[SENDER_MAX_STREAMS], ret;
+
+	cfg.fd = fd;
+	for (unsigned int i = 0; i < cfg.nr; i++) {
+		fd[i] = connect_stream(s, i, port, token, deadline);
+		if (fd[i] >= 0)
+			continue;
+		ret = fd[i];
+		while (i-- > 0)
+			close(fd[i]);
+		return failure_set(&s->failure, ret,
+				   "data connection to %s port %u: %s",
+				   s->peer.name, port, strerror(-ret));
+	}
+	ret = sender_new(&s->sender, &cfg);
+	if (ret)
+		return source_guest_fail(s, ret, "data connections");
+	return 0;
+}
+
+static int source_prepare(struct source *s)
+{
+	Mspd__Prepare msg = MSPD__PREPARE__INIT;
+	struct control_message answer;
+	uint8_t token[TOKEN_BYTES];
+	struct timens offset;
+	uint16_t port = 0;
+	int ret;
+
+	report_phase(s->rep, "prepare");
+	ret = source_clocks(s, &offset);
+	if (ret)
+		return ret;
+	ret = s->access->track(s->guest, 1);
+	if (ret < 0)
+		return source_guest_fail(s, ret, "tracking");
+	msg.image = s->early;
+	msg.timens_monotonic_ns = offset.monotonic_ns;
+	msg.timens_boottime_ns = offset.boottime_ns;
+	ret = peer_send(&s->peer, CONTROL_PREPARE, &msg.base,
+			source_reply_ms(s));
+	if (!ret)
+		ret = source_expect(s, CONTROL_PREPARED, &answer);
+	if (ret)
+		return ret;
+	if (answer.prepared->token.len == TOKEN_BYTES) {
+		port = answer.prepared->data_port;
+		memcpy(token, answer.prepared->token.data, TOKEN_BYTES);
+	}
+	/* the pause has to make up for the differences only */
+	s->est.restore_ns = answer.prepared->prepare_ns / 2;
+	control_free(&answer);
+	if (!port)
+		return failure_set(&s->failure, -EPROTO,
+				   "%s sent a malformed Prepared",
+				   s->peer.name);
+	return source_streams(s, port, token);
+}
+
+/* -- the end */
+
+/* The guest runs there: what is here goes. */
+static void source_complete(struct source *s)
+{
+	const uint32_t reason = VASI_ENTITY_SOURCE_MOVER << 24;
+	int ret;
+
+	sender_free(s->sender);
+	s->sender = NULL;
+	ret = s->access->signal(s->guest, VASI_SIGNAL_RESUMED, reason);
+	if (ret >= 0)
+		ret = s->access->destroy(s->guest, DESTROY_MS);
+	if (ret < 0 && ret != -ESRCH) {
+		/* it stays sealed: it never runs twice */
+		finding_add(&s->findings, FINDING_WARNING, "source.destroy", "",
+			    "the stopped copy of the guest could not be removed: %s",
+			    strerror(-ret));
+		report_findings(s->rep, &s->findings, "source");
+	}
+	if (s->rep->adopted)
+		s->rep->adopted(s->rep, s->m->name, s->m->uuid, s->m->pid);
+}
+
+static void source_roll_back(struct source *s)
+{
+	Mspd__Abort msg = MSPD__ABORT__INIT;
+
+	if (s->suspended && s->access->resume(s->guest) >= 0)
+		s->suspended = false;
+	if (s->guest)
+		rounds_mark(s);
+	if (s->peer.fd >= 0 && !s->peer.refused) {
+		msg.reason = s->failure.text;
+		control_send(s->peer.fd, CONTROL_ABORT, &msg.base,
+			     deadline_in(1000));
+	}
+	sender_free(s->sender);
+	s->sender = NULL;
+	if (s->guest)
+		s->access->track(s->guest, 0);
+}
+
+static void source_close(struct source *s)
+{
+	sender_free(s->sender);
+	if (s->capture_open)
+		capture_close(&s->capture);
+	if (s->guest)
+		s->access->close(s->guest);
+	if (s->early)
+		image_free(s->early);
+	cleanup_close(&s->peer.fd);
+	cleanup_close(&s->pidfd);
+	pagemap_free(s->known);
+	extents_free(&s->extents);
+	free(s->maps_sent);
+	free(s->harvest.items);
+	free((char *)s->summary.kernel[1]);
+	findings_clear(&s->findings);
+	json_decref(s->summary.rounds);
+}
+
+static int source_steps(struct source *s, struct utsname *uts)
+{
+	int ret;
+
+	s->known = pagemap_new();
+	if (!s->known || !s->summary.rounds)
+		return failure_set(&s->failure, -ENOMEM, "out of memory");
+	ret = source_attach(s);
+	if (!ret)
+		ret = source_validate(s, uts);
+	if (ret || s->m->validate_only)
+		return ret;
+	ret = source_prepare(s);
+	if (ret)
+		return ret;
+	report_phase(s->rep, "copy");
+	ret = rounds_run(s);
+	if (!ret)
+		ret = switch_over(s);
+	if (!ret)
+		source_complete(s);
+	return ret;
+}
+
+int source_run(const struct migration *m, const struct guest_access *access,
+	       struct reporter *rep)
+{
+	struct source *s = calloc(1, sizeof(*s));
+	struct utsname uts;
+	int ret;
+
+	if (!s)
+		return -ENOMEM;
+	fault_init();
+	uname(&uts);
+	*s = (struct source){
+		.m = m, .access = access, .rep = rep, .pidfd = -1,
+		.peer = { .fd = -1, .guest_fd = -1, .rep = rep },
+		.summary = {
+			.stream_id = m->stream_id,
+			.validate_only = m->validate_only,
+			.rounds = json_array(),
+			.kernel = { uts.release },
+		},
+	};
+	s->peer.failure = &s->failure;
+	s->peer.findings = &s->findings;
+	snprintf(s->peer.name, sizeof(s->peer.name), "target %s", m->host);
+
+	ret = source_steps(s, &uts);
+	if (ret && !s->committed)
+		source_roll_back(s);
+	s->summary.ok = !ret;
+	s->summary.error = ret ? s->failure.text : NULL;
+	report_phase(rep, !ret ? "completed" : s->summary.in_doubt ?
+		     "in-doubt" : "rolled-back");
+	report_summary(rep, &s->summary);
+	source_close(s);
+	free(s);
+	return ret;
+}

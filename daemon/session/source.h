@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The source's side of one migration, in parts: source.c (its course),
+ * rounds.c (what to send, and sending it), switch.c (the pause)
+ */
+#ifndef MSPD_SESSION_SOURCE_H
+#define MSPD_SESSION_SOURCE_H
+
+#include "engine/extents.h"
+#include "engine/sender.h"
+#include "lib/pagemap.h"
+#include "session/peer.h"
+#include "session/report.h"
+#include "session/timens.h"
+
+#define SOURCE_MAX_ROUNDS	1000
+
+/**
+ * struct harvest - what a harvest found, ready to be sent
+ * @items: within the mappings, holes only where something was sent
+ * @n: of @items
+ * @max: room in @items
+ * @data_bytes: content to be sent
+ * @compare_bytes: content to be compared first
+ */
+struct harvest {
+	struct send_item *items;
+	size_t n, max;
+	uint64_t data_bytes;
+	uint64_t compare_bytes;
+};
+
+/**
+ * struct source - everything
+ * @m: what the operator wants
+ * @access: how the guest is reached
+ * @rep: line to the supervisor
+ * @failure: why it went wrong
+ * @peer: the target
+ * @pidfd: the guest
+ * @guest: attached, NULL = not yet
+ * @capture: state of the guest
+ * @capture_open: @capture is valid
+ * @findings: of this side
+ * @early: image captured while it runs
+ * @known: what the target has
+ * @extents: mappings of the last round
+ * @maps_sent: those the target knows, as encoded without a round
+ * @maps_sent_len: bytes of it
+ * @harvest: of the current round, given back if it does not arrive
+ * @harvested_ns: when it was made
+ * @sender: data connections
+ * @round: last round begun
+ * @history: for the policy
+ * @rounds: how many in @history
+ * @last: report of the last round
+ * @summary: for the result
+ * @est: for the policy
+ * @suspended: the guest is stopped
+ * @committed: the target was told to take over: no way back but its word
+ * @unapplied: rounds whose acknowledgement was not awaited (fault point)
+ * @pause_mark: end of the part of the pause that was measured last
+ */
+struct source {
+	const struct migration *m;
+	const struct guest_access *access;
+	struct reporter *rep;
+	struct failure failure;
+	struct peer peer;
+	int pidfd;
+	struct guest *guest;
+	struct capture capture;
+	bool capture_open;
+	struct findings findings;
+	Mspd__Image *early;
+	struct pagemap *known;
+	struct extents extents;
+	unsigned char *maps_sent;
+	size_t maps_sent_len;
+	struct harvest harvest;
+	int64_t harvested_ns;
+	struct sender *sender;
+	uint32_t round;
+	struct policy_round history[SOURCE_MAX_ROUNDS];
+	size_t rounds;
+	struct round_report last;
+	struct summary summary;
+	struct policy_estimate est;
+	bool suspended;
+	bool committed;
+	unsigned int unapplied;
+	int64_t pause_mark;
+};
+
+unsigned int source_reply_ms(const struct source *s);
+/* gives the reason for a failed call of guest access */
+int source_guest_fail(struct source *s, int err, const char *what);
+int source_expect(struct source *s, enum control_type type,
+		  struct control_message *ret);
+
+/* asks the target whether it is there, and for its clocks; @ret may be NULL */
+int source_ping(struct source *s, struct clock_sample *ret);
+
+/* rounds.c */
+int rounds_harvest(struct source *s, struct round_report *r);
+/* gives back what was harvested and has not arrived */
+int rounds_mark(struct source *s);
+/* mappings, if they changed, and all frames are on their way */
+int rounds_begin(struct source *s, struct round_report *r);
+/* waits until all frames are sent and says so to the target */
+int rounds_sent(struct source *s, struct round_report *r);
+/* the barrier: the target has all of it in the guest */
+int rounds_applied(struct source *s, struct round_report *r);
+/* until the policy says switch */
+int rounds_run(struct source *s);
+
+/* switch.c */
+int switch_over(struct source *s);
+
+#endif /* MSPD_SESSION_SOURCE_H */

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The pause, and the only way out of it forward: seal, commit, resumed
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "lib/clock.h"
+#include "session/children.h"
+#include "session/source.h"
+
+/* a guest that cannot be stopped or described now may be in a moment */
+#define ATTEMPTS	3
+#define RETRY_MS	100
+#define CHILD_POLL_MS	50
+#define PING_POLLS	20
+#define SUSPEND_MS	2000
+#define CHILD_WAIT_MS	10000
+
+static const char *holdup_name(uint32_t reason)
+{
+	switch (reason) {
+	case VASI_HOLDUP_UNINTERRUPTIBLE:
+		return "waits in the kernel (storage?)";
+	case VASI_HOLDUP_VFORK:
+		return "waits for a vforked child";
+	case VASI_HOLDUP_RUNNING:
+		return "did not come to the kernel in time";
+	case VASI_HOLDUP_STORM:
+		return "and others are born faster than they are stopped";
+	case VASI_HOLDUP_STOPPED:
+		return "is stopped or traced";
+	default:
+		return "did not stop";
+	}
+}
+
+static void pause_part(struct source *s, enum pause_part part)
+{
+	int64_t now = now_ns();
+
+	s->summary.pause_ns[part] += now - s->pause_mark;
+	s->pause_mark = now;
+}
+
+/* redis-server saving, a shell running a command: it will be over soon */
+static int wait_childless(struct source *s)
+{
+	unsigned int wait_ms = s->m->child_wait_ms ? s->m->child_wait_ms :
+						     CHILD_WAIT_MS;
+	int64_t deadline = deadline_in(wait_ms);
+	unsigned int polls = 0;
+	struct child child;
+	int ret;
+
+	for (;;) {
+		ret = children_first(s->capture.proc, &child);
+		if (ret < 0)
+			return source_guest_fail(s, ret, "looking for children");
+		if (!ret)
+			return 0;
+		if (!deadline_left(deadline))
+			return failure_set(&s->failure, -EBUSY,
+					   "the guest has a child process (%d, %s) and it did not end within %u ms",
+					   child.pid, child.comm, wait_ms);
+		ret = peer_pause(&s->peer, CHILD_POLL_MS);
+		/* the target shall not think that nobody is there */
+		if (!ret && ++polls % PING_POLLS == 0)
+			ret = source_ping(s, NULL);
+		if (ret)
+			return ret;
+	}
+}
+
+static int roll_back(struct source *s)
+{
+	int ret = s->access->resume(s->guest);
+
+	if (ret < 0)
+		return source_guest_fail(s, ret, "resume");
+	s->suspended = false;
+	memset(s->summary.pause_ns, 0, sizeof(s->summary.pause_ns));
+	return 0;
+}
+
+static int suspend(struct source *s)
+{
+	unsigned int ms = s->m->suspend_ms ? s->m->suspend_ms : SUSPEND_MS;
+	struct guest_holdup holdup = { 0 };
+	int ret;
+
+	s->pause_mark = now_ns();
+	ret = s->access->suspend(s->guest, ms, 0, &holdup);
+	if (ret == -ETIMEDOUT)
+		return failure_set(&s->failure, ret,
+				   "the guest cannot be suspended within %u ms: thread %d (%s) %s",
+				   ms, holdup.tid, holdup.comm,
+				   holdup_name(holdup.reason));
+	if (ret < 0)
+		return source_guest_fail(s, ret, "suspend");
+	s->suspended = true;
+	pause_part(s, PAUSE_SUSPEND);
+	return 0;
+}
+
+/* Suspended and without children, or not suspended and a failure. */
+static int stop_guest(struct source *s)
+{
+	struct child child;
+	int ret = 0;
+
+	for (int i = 0; i < ATTEMPTS; i++) {
+		struct failure last = { 0 };
+
+		ret = wait_childless(s);
+		if (ret)
+			return ret;
+		ret = suspend(s);
+		if (ret == -ETIMEDOUT && i + 1 < ATTEMPTS) {
+			s->failure = last;
+			ret = peer_pause(&s->peer, RETRY_MS);
+			if (ret)
+				return ret;
+			continue;
+		}
+		if (ret)
+			return ret;
+		/* one that was forked on the way into the suspend */
+		ret = children_first(s->capture.proc, &child);
+		if (!ret)
+			return 0;
+		if (ret < 0)
+			return source_guest_fail(s, ret, "looking for children");
+		ret = roll_back(s);
+		if (ret)
+			return ret;
+		ret = failure_set(&last, -EBUSY,
+				  "the guest forks all the time: child %d (%s)",
+				  child.pid, child.comm);
+		if (i + 1 == ATTEMPTS)
+			s->failure = last;
+	}
+	return ret;
+}
+
+/*
+ * The last round: the state is read while the last pages are on their way.
+ * @ret_image is NULL if the state cannot be read; the round is good even so.
+ */
+static int last_round(struct source *s, Mspd__Image **ret_image)
+{
+	struct round_report r = { .decision = s->last.decision };
+	Mspd__Image *image = NULL;
+	int ret, state;
+
+	ret = rounds_harvest(s, &r);
+	if (ret)
+		return ret;
+	pause_part(s, PAUSE_HARVEST);
+	ret = rounds_begin(s, &r);
+	if (ret)
+		return ret;
+	state = capture_final(&s->capture, &image);
+	pause_part(s, PAUSE_STATE);
+	ret = rounds_sent(s, &r);
+	if (!ret)
+		ret = rounds_applied(s, &r);
+	pause_part(s, PAUSE_PAGES);
+	if (ret || state < 0) {
+		if (state >= 0)
+			image_free(image);
+		image = NULL;
+	}
+	*ret_image = image;
+	return ret;
+}
+
+/* Suspended with its final image, or an error. */
+static int stop_and_capture(struct source *s, Mspd__Image **ret)
+{
+	char text[400];
+	int err;
+
+	for (int i = 0; i < ATTEMPTS; i++) {
+		size_t errors = s->findings.errors;
+
+		err = stop_guest(s);
+		if (err)
+			return err;
+		err = last_round(s, ret);
+		if (err || *ret)
+			return err;
+		err = roll_back(s);
+		if (err)
+			return err;
+		if (s->findings.errors == errors)
+			return failure_set(&s->failure, -EIO,
+					   "the guest's state cannot be read");
+		if (i + 1 == ATTEMPTS)
+			break;
+		findings_clear(&s->findings);
+		err = peer_pause(&s->peer, RETRY_MS);
+		if (err)
+			return err;
+	}
+	report_findings(s->rep, &s->findings, "source");
+	return failure_set(&s->failure, -EBUSY,
+			   "the guest cannot be moved any more: %s",
+			   findings_first_error(&s->findings, text,
+						sizeof(text)));
+}
+
+static int finish_target(struct source *s, Mspd__Image *image)
+{
+	Mspd__Final msg = MSPD__FINAL__INIT;
+	struct control_message answer;
+	const Mspd__Ready *ready;
+	uint64_t digest_ns;
+	int ret;
+
+	msg.image = image;
+	ret = peer_send(&s->peer, CONTROL_FINAL, &msg.base,
+			source_reply_ms(s));
+	if (!ret)
+		ret = source_expect(s, CONTROL_READY, &answer);
+	if (ret)
+		return ret;
+	ready = answer.ready;
+	digest_ns = ready->digest_ns;
+	s->summary.guest_bytes = pagemap_pages(s->known) *
+				 sysconf(_SC_PAGESIZE);
+	if (ready->digest != pagemap_sum(s->known) ||
+	    ready->pages != pagemap_pages(s->known))
+		ret = failure_set(&s->failure, -EBADMSG,
+				  "the guest on %s is not the guest here: digest %016llx of %llu pages there, %016llx of %llu here",
+				  s->peer.name,
+				  (unsigned long long)ready->digest,
+				  (unsigned long long)ready->pages,
+				  (unsigned long long)pagemap_sum(s->known),
+				  (unsigned long long)pagemap_pages(s->known));
+	control_free(&answer);
+	pause_part(s, PAUSE_RESTORE);
+	/* measured there, so it is taken out of what was measured here */
+	if (digest_ns < s->summary.pause_ns[PAUSE_RESTORE]) {
+		s->summary.pause_ns[PAUSE_RESTORE] -= digest_ns;
+		s->summary.pause_ns[PAUSE_DIGEST] += digest_ns;
+	}
+	return ret;
+}
+
+/*
+ * Behind the first byte of Commit there is no way back by ourselves: only the
+ * target's own word that it does not run the guest unseals it here.
+ */
+static int commit(struct source *s)
+{
+	Mspd__Commit msg = MSPD__COMMIT__INIT;
+	struct control_message answer = { 0 };
+	char reason[sizeof(s->failure.text)];
+	int ret;
+
+	ret = s->access->seal(s->guest);
+	if (ret < 0)
+		return source_guest_fail(s, ret, "seal");
+	s->peer.rep = NULL;
+	s->peer.guest_fd = -1;
+	s->committed = true;
+	msg.stream_id = s->m->stream_id;
+	ret = peer_send(&s->peer, CONTROL_COMMIT, &msg.base,
+			source_reply_ms(s));
+	if (!ret)
+		ret = peer_recv(&s->peer, deadline_in(source_reply_ms(s)),
+				&answer);
+	if (!ret && answer.type == CONTROL_RESUMED) {
+		pause_part(s, PAUSE_RESUME);
+		control_free(&answer);
+		return 0;
+	}
+	if (!ret)
+		ret = failure_set(&s->failure, -EPROTO,
+				  "%s sent %s where Resumed was due",
+				  s->peer.name, control_name(answer.type));
+	control_free(&answer);
+	if (s->peer.refused) {
+		s->committed = false;
+		return ret;
+	}
+	s->summary.in_doubt = true;
+	snprintf(reason, sizeof(reason), "%s", s->failure.text);
+	snprintf(s->failure.text, sizeof(s->failure.text),
+		 "in doubt: %.300s; it had been told to take over, so the guest stays stopped and sealed here",
+		 reason);
+	return -EINPROGRESS;
+}
+
+int switch_over(struct source *s)
+{
+	Mspd__Image *image = NULL;
+	int ret;
+
+	report_phase(s->rep, "switch-over");
+	ret = stop_and_capture(s, &image);
+	if (!ret)
+		ret = finish_target(s, image);
+	image_free(image);
+	return ret ? ret : commit(s);
+}

@@ -1,0 +1,762 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The target's side of one migration
+ *
+ * The thread that runs this is the tracer of the guest being built: it answers
+ * the source's messages one at a time, while stream threads write pages. Until
+ * the guest is resumed, whatever goes wrong ends in restore_abort().
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include "engine/fault.h"
+#include "engine/receiver.h"
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "lib/digest.h"
+#include "session/peer.h"
+#include "session/report.h"
+#include "wire/frame.h"
+#include "wire/sock.h"
+
+#define HANDSHAKE_MS	10000
+#define IDLE_MS		30000
+#define MAX_STREAMS	16
+#define DATA_HELLO_MS	2000
+#define PARK_MS		5000
+#define SEND_MS		10000
+#define GOODBYE_MS	2000
+/* the guest's clock may have to catch up with what it saw on the source */
+#define CLOCK_WAIT_NS	(2 * NSEC_PER_SEC)
+
+enum target_state {
+	TARGET_HELLO,		/* it has said who it is */
+	TARGET_COPY,		/* a shell is there, rounds come */
+	TARGET_READY,		/* complete, parked and sealed */
+	TARGET_RESUMED,
+};
+
+/**
+ * struct target - everything
+ * @cfg: what this host allows
+ * @rep: line to the supervisor
+ * @failure: why it went wrong
+ * @findings: what was found about the guest
+ * @peer: the source
+ * @state: how far it is
+ * @name: guest
+ * @uuid: guest
+ * @cgroup: the guest's, or empty
+ * @stream_id: the migration
+ * @streams: data connections
+ * @opt: for restore_*()
+ * @restore: the guest that is being built
+ * @known: what it has
+ * @receiver: data connections
+ * @applied: last round that is in the guest
+ * @bytes_seen: for supervision
+ */
+struct target {
+	const struct target_config *cfg;
+	struct reporter *rep;
+	struct failure failure;
+	struct findings findings;
+	struct peer peer;
+	enum target_state state;
+	char name[64];
+	char uuid[37];
+	char cgroup[400];
+	uint64_t stream_id;
+	unsigned int streams;
+	struct restore_options opt;
+	struct restore *restore;
+	struct pagemap *known;
+	struct receiver *receiver;
+	uint32_t applied;
+	uint64_t bytes_seen;
+};
+
+static unsigned int handshake_ms(const struct target *t)
+{
+	return t->cfg->handshake_ms ? t->cfg->handshake_ms : HANDSHAKE_MS;
+}
+
+static unsigned int idle_ms(const struct target *t)
+{
+	return t->cfg->idle_ms ? t->cfg->idle_ms : IDLE_MS;
+}
+
+static int target_send(struct target *t, enum control_type type,
+		       const ProtobufCMessage *m)
+{
+	return peer_send(&t->peer, type, m, SEND_MS);
+}
+
+/* @what failed with @err; what restore_*() found says more */
+static int target_fail(struct target *t, int err, const char *what)
+{
+	char text[400];
+
+	if (t->findings.errors)
+		return failure_set(&t->failure, err, "%s: %s", what,
+				   findings_first_error(&t->findings, text,
+							sizeof(text)));
+	return failure_set(&t->failure, err, "%s: %s", what, strerror(-err));
+}
+
+static int receiver_fail(struct target *t, int err)
+{
+	return failure_set(&t->failure, err, "%s",
+			   receiver_error(t->receiver));
+}
+
+/* -- handshake */
+
+/* it becomes a part of paths */
+static bool name_valid(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (!len || len >= sizeof(((struct target *)0)->name) || *name == '.')
+		return false;
+	for (; *name; name++)
+		if (!isalnum((unsigned char)*name) && !strchr("._-", *name))
+			return false;
+	return true;
+}
+
+static int target_preamble(struct target *t)
+{
+	struct control_versions v = { 0 };
+	int ret = control_preamble(t->peer.fd, deadline_in(handshake_ms(t)),
+				   &v);
+
+	if (ret == -EPROTONOSUPPORT)
+		return failure_set(&t->failure, ret,
+				   "the source speaks protocol %u to %u, this mspd %u to %u",
+				   v.min, v.max, CONTROL_PROTO_MIN,
+				   CONTROL_PROTO_MAX);
+	if (ret == -EPROTO)
+		return failure_set(&t->failure, ret,
+				   "what connected is not mspd");
+	if (ret < 0)
+		return failure_set(&t->failure, ret,
+				   "what connected did not introduce itself: %s",
+				   strerror(-ret));
+	return 0;
+}
+
+static int hello_check(struct target *t, const Mspd__Hello *h,
+		       struct vasi_query *q)
+{
+	int ret = t->cfg->access->probe(q);
+
+	if (ret < 0)
+		return failure_set(&t->failure, ret,
+				   "the vasi module is not usable here: %s",
+				   ret == -ENOENT ? "it is not loaded" :
+						    strerror(-ret));
+	if (h->abi != q->out_abi)
+		return failure_set(&t->failure, -EPROTONOSUPPORT,
+				   "the vasi module here has ABI version %u, the source's %u: load matching modules",
+				   q->out_abi, h->abi);
+	if (h->page_size != GUEST_PAGE_SIZE)
+		return failure_set(&t->failure, -EOPNOTSUPP,
+				   "the source has pages of %u bytes, this host of %lu",
+				   h->page_size, GUEST_PAGE_SIZE);
+	if (!name_valid(h->name) || strlen(h->uuid) >= sizeof(t->uuid) ||
+	    !h->stream_id || !h->streams)
+		return failure_set(&t->failure, -EINVAL,
+				   "a malformed name, UUID, stream ID or number of streams");
+	return 0;
+}
+
+static int target_hello(struct target *t)
+{
+	unsigned int max = t->cfg->max_streams ? t->cfg->max_streams :
+						 MAX_STREAMS;
+	Mspd__Welcome welcome = MSPD__WELCOME__INIT;
+	struct control_message msg;
+	struct vasi_query query = { 0 };
+	struct utsname uts;
+	int ret;
+
+	ret = peer_expect(&t->peer, CONTROL_HELLO,
+			  deadline_in(handshake_ms(t)), &msg);
+	if (ret)
+		return ret;
+	ret = hello_check(t, msg.hello, &query);
+	if (!ret) {
+		snprintf(t->name, sizeof(t->name), "%s", msg.hello->name);
+		snprintf(t->uuid, sizeof(t->uuid), "%s", msg.hello->uuid);
+		t->stream_id = msg.hello->stream_id;
+		t->streams = msg.hello->streams;
+		ret = t->rep->reserve ? t->rep->reserve(t->rep, t->name,
+							t->uuid) : 0;
+		if (ret == -EEXIST)
+			failure_set(&t->failure, ret,
+				    "a guest with the name %s or its UUID is here already",
+				    t->name);
+		else if (ret < 0)
+			failure_set(&t->failure, ret,
+				    "cannot reserve the name %s: %s", t->name,
+				    strerror(-ret));
+	}
+	control_free(&msg);
+	if (ret < 0)
+		return ret;
+	if (max > SENDER_MAX_STREAMS)
+		max = SENDER_MAX_STREAMS;
+	if (t->streams > max)
+		t->streams = max;
+	uname(&uts);
+	welcome.streams = t->streams;
+	welcome.abi = query.out_abi;
+	welcome.kernel = uts.release;
+	welcome.hostname = uts.nodename;
+	return target_send(t, CONTROL_WELCOME, &welcome.base);
+}
+
+/* -- validate, prepare */
+
+static void options_set(struct target *t, const Mspd__Prepare *p)
+{
+	t->opt = (struct restore_options){
+		.name = t->name,
+		.stream_id = t->stream_id,
+		.access = t->cfg->access,
+		.timens_monotonic_ns = p ? p->timens_monotonic_ns : 0,
+		.timens_boottime_ns = p ? p->timens_boottime_ns : 0,
+	};
+	if (*t->cfg->cgroup_root) {
+		snprintf(t->cgroup, sizeof(t->cgroup), "%s/%s",
+			 t->cfg->cgroup_root, t->name);
+		t->opt.cgroup = t->cgroup;
+	}
+}
+
+static int on_validate(struct target *t, const Mspd__Validate *m)
+{
+	_cleanup_(findings_clear) struct findings f = { 0 };
+	Mspd__Findings answer = MSPD__FINDINGS__INIT;
+	int ret;
+
+	report_phase(t->rep, "validate");
+	options_set(t, NULL);
+	ret = restore_check(&t->opt, m->image, &f);
+	if (ret < 0 && !f.errors)
+		return target_fail(t, ret, "validation");
+	findings_to_wire(&f, &answer.findings, &answer.n_findings);
+	ret = target_send(t, CONTROL_FINDINGS, &answer.base);
+	findings_wire_free(answer.findings, answer.n_findings);
+	return ret;
+}
+
+/* a stranger's connection is closed and does no harm */
+static int accept_stream(struct target *t, int listener, const uint8_t *token,
+			 int *fd)
+{
+	unsigned char buf[HELLO_BYTES];
+	struct stream_hello hello;
+	_cleanup_close_ int s = -1;
+
+	s = sock_accept(listener, deadline_in(1));
+	if (s < 0)
+		return 0;
+	if (sock_recv(s, buf, sizeof(buf), deadline_in(DATA_HELLO_MS)) ||
+	    stream_hello_decode(&hello, buf) ||
+	    hello.stream_id != t->stream_id ||
+	    memcmp(hello.token, token, TOKEN_BYTES) ||
+	    hello.stream >= t->streams || fd[hello.stream] >= 0)
+		return 0;
+	fd[hello.stream] = steal_fd(&s);
+	return 1;
+}
+
+static int accept_streams(struct target *t, int listener,
+			  const uint8_t *token, int *fd)
+{
+	int64_t deadline = deadline_in(handshake_ms(t));
+	unsigned int n = 0;
+
+	while (n < t->streams) {
+		int ret = peer_wait(&t->peer, listener, deadline);
+		struct control_message msg;
+
+		if (ret < 0)
+			return ret;
+		if (ret & PEER_EXTRA) {
+			n += accept_stream(t, listener, token, fd);
+		} else if (ret & PEER_MESSAGE) {
+			ret = peer_expect(&t->peer, CONTROL_ABORT, deadline,
+					  &msg);
+			return ret ? ret : -EPROTO;
+		}
+	}
+	return 0;
+}
+
+static int object_fd(void *arg, uint32_t space)
+{
+	return restore_object_fd(arg, space);
+}
+
+static int start_receiver(struct target *t, int listener,
+			  const uint8_t *token)
+{
+	int fd[SENDER_MAX_STREAMS], ret;
+	struct receiver_config cfg = {
+		.guest = restore_guest(t->restore),
+		.known = t->known,
+		.object_fd = object_fd,
+		.object_arg = t->restore,
+		.fd = fd,
+		.nr = t->streams,
+	};
+
+	for (unsigned int i = 0; i < t->streams; i++)
+		fd[i] = -1;
+	ret = accept_streams(t, listener, token, fd);
+	if (ret) {
+		for (unsigned int i = 0; i < t->streams; i++)
+			cleanup_close(&fd[i]);
+		return ret;
+	}
+	ret = receiver_new(&t->receiver, &cfg);
+	return ret ? target_fail(t, ret, "data connections") : 0;
+}
+
+static int on_prepare(struct target *t, const Mspd__Prepare *m)
+{
+	Mspd__Prepared answer = MSPD__PREPARED__INIT;
+	_cleanup_close_ int listener = -1;
+	uint8_t token[TOKEN_BYTES];
+	int64_t begin = now_ns();
+	uint16_t port = 0;
+	int ret;
+
+	report_phase(t->rep, "prepare");
+	options_set(t, m);
+	ret = restore_prepare(&t->restore, &t->opt, m->image, &t->findings);
+	if (ret < 0)
+		return target_fail(t, ret, "cannot prepare the guest");
+	listener = sock_listen(t->cfg->listen_host, t->cfg->port_low,
+			       t->cfg->port_high, &port);
+	if (listener < 0)
+		return target_fail(t, listener,
+				   "no port for data connections");
+	if (getrandom(token, sizeof(token), 0) != sizeof(token))
+		return target_fail(t, -errno, "getrandom");
+	answer.data_port = port;
+	answer.token = (ProtobufCBinaryData){ sizeof(token), token };
+	answer.has_prepare_ns = 1;
+	answer.prepare_ns = now_ns() - begin;
+	ret = target_send(t, CONTROL_PREPARED, &answer.base);
+	if (!ret)
+		ret = start_receiver(t, listener, token);
+	if (ret)
+		return ret;
+	t->state = TARGET_COPY;
+	report_phase(t->rep, "copy");
+	return 0;
+}
+
+/* -- rounds */
+
+static int on_round_maps(struct target *t, const Mspd__RoundMaps *m)
+{
+	Mspd__MapsDone answer = MSPD__MAPS_DONE__INIT;
+	struct extents x = { 0 };
+	int ret;
+
+	if (m->round != t->applied + 1 && !fault_nobarrier())
+		return failure_set(&t->failure, -EPROTO,
+				   "mappings of round %u when %u is applied",
+				   m->round, t->applied);
+	ret = extents_build(&x, m->maps);
+	if (ret)
+		return target_fail(t, ret, "the mappings make no sense");
+	receiver_maps_begin(t->receiver);
+	ret = restore_maps(t->restore, m->maps);
+	receiver_maps_end(t->receiver, ret < 0 ? NULL : &x);
+	extents_free(&x);
+	if (ret < 0)
+		return target_fail(t, ret, "cannot make the guest's mappings");
+	answer.round = m->round;
+	return target_send(t, CONTROL_MAPS_DONE, &answer.base);
+}
+
+static int wait_round(struct target *t, uint32_t round,
+		      const struct send_stream_total *want, size_t n)
+{
+	int64_t deadline = deadline_in(idle_ms(t));
+	uint64_t seen = receiver_bytes(t->receiver);
+	struct peer quiet = t->peer;
+	struct control_message msg;
+	int done, ret;
+
+	/* without the barrier the next round's messages are there already */
+	if (fault_nobarrier())
+		quiet.fd = -1;
+	while (!(done = receiver_round_done(t->receiver, round, want, n))) {
+		uint64_t bytes = receiver_bytes(t->receiver);
+
+		if (bytes != seen)
+			deadline = deadline_in(idle_ms(t));
+		seen = bytes;
+		ret = peer_wait(&quiet, receiver_eventfd(t->receiver),
+				deadline);
+		if (ret < 0)
+			return ret;
+		if (ret & PEER_MESSAGE) {
+			ret = peer_expect(&t->peer, CONTROL_ABORT, deadline,
+					  &msg);
+			return ret ? ret : -EPROTO;
+		}
+	}
+	return done < 0 ? receiver_fail(t, done) : 0;
+}
+
+/* after the round's data, by the tracer, where there is something to drop */
+static int apply_holes(struct target *t)
+{
+	_cleanup_free_ struct vasi_range *holes = NULL;
+	size_t n = receiver_holes(t->receiver, &holes);
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t start = holes[i].start, from, to;
+		uint64_t end = start + (holes[i].pages << GUEST_PAGE_SHIFT);
+
+		while (start < end &&
+		       pagemap_run(t->known, holes[i].space, start, end, true,
+				   &from, &to)) {
+			struct vasi_range part = holes[i];
+			int ret;
+
+			part.start = from;
+			part.pages = (to - from) >> GUEST_PAGE_SHIFT;
+			ret = restore_drop(t->restore, &part, 1);
+			if (ret < 0)
+				return target_fail(t, ret,
+						   "cannot drop pages");
+			pagemap_clear(t->known, part.space, from, to);
+			start = to;
+		}
+	}
+	return 0;
+}
+
+static int on_round_end(struct target *t, const Mspd__RoundEnd *m)
+{
+	struct send_stream_total want[SENDER_MAX_STREAMS];
+	Mspd__RoundApplied answer = MSPD__ROUND_APPLIED__INIT;
+	int ret;
+
+	if ((m->round != t->applied + 1 && !fault_nobarrier()) ||
+	    m->n_streams != t->streams)
+		return failure_set(&t->failure, -EPROTO,
+				   "the end of round %u with %zu streams when %u is applied",
+				   m->round, m->n_streams, t->applied);
+	for (size_t i = 0; i < m->n_streams; i++) {
+		want[i].frames = m->streams[i]->frames;
+		want[i].pages = m->streams[i]->pages;
+	}
+	ret = wait_round(t, m->round, want, m->n_streams);
+	if (!ret)
+		ret = apply_holes(t);
+	if (ret)
+		return ret;
+	t->applied = m->round;
+	receiver_applied(t->receiver, m->round);
+	answer.round = m->round;
+	return target_send(t, CONTROL_ROUND_APPLIED, &answer.base);
+}
+
+/* -- switch-over */
+
+/*
+ * The offset was rounded up, but hosts' clocks drift while a migration lasts:
+ * the guest must not see an earlier time than it saw before.
+ */
+static int wait_clock(struct target *t, const Mspd__Process *p)
+{
+	int64_t behind;
+
+	if (!p || !p->has_clock_monotonic_ns)
+		return 0;
+	behind = p->clock_monotonic_ns -
+		 (now_ns() + t->opt.timens_monotonic_ns);
+	if (behind <= 0)
+		return 0;
+	if (behind > CLOCK_WAIT_NS)
+		return failure_set(&t->failure, -ERANGE,
+				   "the guest's clock would go back by %lld ms: the hosts' clocks drift too fast",
+				   (long long)(behind / NSEC_PER_MSEC));
+	sleep_ms(behind / NSEC_PER_MSEC + 1);
+	return 0;
+}
+
+static int on_final(struct target *t, const Mspd__Final *m)
+{
+	Mspd__Ready answer = MSPD__READY__INIT;
+	int64_t begin = now_ns(), end;
+	int ret;
+
+	report_phase(t->rep, "switch-over");
+	ret = restore_finish(t->restore, m->image);
+	if (ret < 0)
+		return target_fail(t, ret, "cannot restore the guest");
+	end = now_ns();
+	answer.has_restore_ns = 1;
+	answer.restore_ns = end - begin;
+	ret = wait_clock(t, m->image->process);
+	if (ret)
+		return ret;
+	begin = now_ns();
+	ret = restore_park(t->restore, PARK_MS);
+	if (ret < 0)
+		return target_fail(t, ret, "cannot park the guest");
+	end = now_ns();
+	answer.has_park_ns = 1;
+	answer.park_ns = end - begin;
+	answer.digest = pagemap_sum(t->known) ^ fault_digest();
+	answer.pages = pagemap_pages(t->known);
+	answer.has_digest_ns = 1;
+	answer.digest_ns = now_ns() - end;
+	t->state = TARGET_READY;
+	return target_send(t, CONTROL_READY, &answer.base);
+}
+
+static int on_commit(struct target *t, const Mspd__Commit *m)
+{
+	Mspd__Resumed answer = MSPD__RESUMED__INIT;
+	struct guest *g = restore_guest(t->restore);
+	pid_t pid = restore_pid(t->restore);
+	int64_t begin = now_ns();
+	int ret;
+
+	if (m->stream_id != t->stream_id)
+		return failure_set(&t->failure, -EPROTO,
+				   "Commit of another migration");
+	ret = t->cfg->access->resume(g);
+	if (ret < 0)
+		return target_fail(t, ret, "cannot resume the guest");
+	t->state = TARGET_RESUMED;
+	answer.pid = pid;
+	answer.has_resume_ns = 1;
+	answer.resume_ns = now_ns() - begin;
+	/* if it does not arrive the source is in doubt, and asks */
+	target_send(t, CONTROL_RESUMED, &answer.base);
+	if (t->rep->adopted)
+		t->rep->adopted(t->rep, t->name, t->uuid, pid);
+	t->cfg->access->signal(g, VASI_SIGNAL_COMPLETE,
+			       VASI_ENTITY_TARGET_MOVER << 24);
+	return 0;
+}
+
+static int on_ping(struct target *t, const Mspd__Ping *m)
+{
+	Mspd__Pong answer = MSPD__PONG__INIT;
+
+	answer.cookie = m->cookie;
+	answer.monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+	answer.boottime_ns = clock_ns(CLOCK_BOOTTIME);
+	return target_send(t, CONTROL_PONG, &answer.base);
+}
+
+/* -- the loop */
+
+/* A test wants silence: until the source gives up. */
+static int fault_silence(struct target *t)
+{
+	char c;
+
+	while (sock_recv(t->peer.fd, &c, 1, deadline_in(idle_ms(t))) !=
+	       -ECONNRESET)
+		;
+	return failure_set(&t->failure, -ECONNRESET, "the source gave up");
+}
+
+static int target_message(struct target *t, const struct control_message *msg)
+{
+	enum target_state due = TARGET_HELLO;
+
+	if (fault_close(msg->type))
+		kill(getpid(), SIGKILL);
+	if (fault_stall(msg->type))
+		return fault_silence(t);
+	if (msg->type == CONTROL_PING)
+		return on_ping(t, msg->ping);
+	if (msg->type == CONTROL_ROUND_MAPS || msg->type == CONTROL_ROUND_END ||
+	    msg->type == CONTROL_FINAL)
+		due = TARGET_COPY;
+	else if (msg->type == CONTROL_COMMIT)
+		due = TARGET_READY;
+	if (t->state != due)
+		return failure_set(&t->failure, -EPROTO,
+				   "%s does not belong here",
+				   control_name(msg->type));
+	switch (msg->type) {
+	case CONTROL_VALIDATE:
+		return on_validate(t, msg->validate);
+	case CONTROL_PREPARE:
+		return on_prepare(t, msg->prepare);
+	case CONTROL_ROUND_MAPS:
+		return on_round_maps(t, msg->round_maps);
+	case CONTROL_ROUND_END:
+		return on_round_end(t, msg->round_end);
+	case CONTROL_FINAL:
+		return on_final(t, msg->final);
+	case CONTROL_COMMIT:
+		return on_commit(t, msg->commit);
+	default:
+		return failure_set(&t->failure, -EPROTO,
+				   "%s does not belong here",
+				   control_name(msg->type));
+	}
+}
+
+/* The next message; data that arrives is a sign of life, too. */
+static int target_next(struct target *t, struct control_message *ret)
+{
+	int64_t deadline = deadline_in(idle_ms(t));
+	int event = t->receiver ? receiver_eventfd(t->receiver) : -1;
+	int err;
+
+	for (;;) {
+		uint64_t bytes = t->receiver ? receiver_bytes(t->receiver) : 0;
+
+		if (bytes != t->bytes_seen) {
+			t->bytes_seen = bytes;
+			deadline = deadline_in(idle_ms(t));
+		}
+		err = peer_wait(&t->peer, event, deadline);
+		if (err < 0)
+			return err;
+		/* the source says why before it closes its data connections */
+		if (err & PEER_MESSAGE)
+			return peer_recv(&t->peer, deadline, ret);
+		if (err & PEER_EXTRA) {
+			err = receiver_status(t->receiver);
+			if (!err)
+				continue;
+			if (err == -ECONNRESET)
+				peer_last_words(&t->peer);
+			return receiver_fail(t, err);
+		}
+	}
+}
+
+static int target_steps(struct target *t)
+{
+	int ret;
+
+	t->known = pagemap_new();
+	if (!t->known)
+		return failure_set(&t->failure, -ENOMEM, "out of memory");
+	ret = sock_adopt(t->peer.fd);
+	if (ret)
+		return target_fail(t, ret, "socket");
+	ret = target_preamble(t);
+	if (!ret)
+		ret = target_hello(t);
+	while (!ret && t->state != TARGET_RESUMED) {
+		struct control_message msg;
+
+		ret = target_next(t, &msg);
+		if (ret)
+			break;
+		ret = target_message(t, &msg);
+		control_free(&msg);
+	}
+	return ret;
+}
+
+/* Nothing of the guest stays here, and then the source may know. */
+static void target_abort(struct target *t)
+{
+	Mspd__Failed msg = MSPD__FAILED__INIT;
+
+	receiver_free(t->receiver);
+	t->receiver = NULL;
+	if (t->restore)
+		restore_abort(t->restore);
+	t->restore = NULL;
+	msg.text = t->failure.text;
+	msg.error = -t->failure.err;
+	findings_to_wire(&t->findings, &msg.findings, &msg.n_findings);
+	control_send(t->peer.fd, CONTROL_FAILED, &msg.base,
+		     deadline_in(GOODBYE_MS));
+	findings_wire_free(msg.findings, msg.n_findings);
+}
+
+/* A close with something unread would take our last message with it. */
+static void target_goodbye(struct target *t)
+{
+	int64_t deadline = deadline_in(GOODBYE_MS);
+	char c[256];
+
+	shutdown(t->peer.fd, SHUT_WR);
+	while (!sock_recv(t->peer.fd, c, 1, deadline))
+		;
+}
+
+/* it asked for a validation and got it */
+static bool target_only_asked(const struct target *t)
+{
+	return t->state == TARGET_HELLO && t->stream_id &&
+	       t->failure.err == -ECONNRESET;
+}
+
+int target_run(int fd, const struct target_config *cfg, struct reporter *rep)
+{
+	struct target *t = calloc(1, sizeof(*t));
+	struct summary sum = { 0 };
+	int ret;
+
+	if (!t) {
+		close(fd);
+		return -ENOMEM;
+	}
+	fault_init();
+	*t = (struct target){
+		.cfg = cfg, .rep = rep,
+		.peer = { .fd = fd, .name = "the source", .guest_fd = -1,
+			  .rep = rep },
+	};
+	t->peer.failure = &t->failure;
+	ret = target_steps(t);
+	if (ret && target_only_asked(t)) {
+		ret = 0;
+		sum.validate_only = true;
+	}
+	if (ret)
+		target_abort(t);
+	else if (t->restore)
+		restore_release(t->restore);
+	sum.ok = !ret;
+	sum.error = ret ? t->failure.text : NULL;
+	sum.rounds = json_array();
+	sum.streams = t->streams;
+	sum.stream_id = t->stream_id;
+	sum.guest_bytes = t->known ? pagemap_pages(t->known) *
+				     GUEST_PAGE_SIZE : 0;
+	if (t->receiver)
+		sum.bytes_sent = receiver_bytes(t->receiver);
+	report_phase(rep, ret ? "rolled-back" : "completed");
+	report_summary(rep, &sum);
+	target_goodbye(t);
+	receiver_free(t->receiver);
+	pagemap_free(t->known);
+	findings_clear(&t->findings);
+	json_decref(sum.rounds);
+	close(fd);
+	free(t);
+	return ret;
+}
