@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Mappings of the guest, on the source
+ *
+ * VmFlags are in smaps alone, and reading that costs as much as the guest has
+ * pages. It is read while the guest runs; in the pause only maps is, and each
+ * mapping takes the flags that it, or what it grew from, had before.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include "lib/cleanup.h"
+#include "state/fileid.h"
+#include "state/maps.h"
+#include "state/procfile.h"
+#include "state/resource.h"
+
+#define READ_TRIES	20
+#define OBJECTS_FIRST	64
+
+/* identity of a mapped file, looked up once */
+struct mapped_file {
+	uint64_t dev, ino;
+	char *path;
+	Mspd__FileId *id;
+};
+
+/**
+ * struct maps_source - what the source remembers between looks
+ * @last: mappings with their flags
+ * @files: identities
+ * @nr_files: how many
+ * @objects: memory objects, as last listed
+ * @nr_objects: how many
+ * @round: looks taken
+ */
+struct maps_source {
+	struct map_text last;
+	struct mapped_file *files;
+	size_t nr_files;
+	struct vasi_object *objects;
+	size_t nr_objects;
+	uint32_t round;
+};
+
+static void maps_close(struct capture *c)
+{
+	struct maps_source *s = c->maps;
+	size_t i;
+
+	if (!s)
+		return;
+	for (i = 0; i < s->nr_files; i++) {
+		free(s->files[i].path);
+		mspd__file_id__free_unpacked(s->files[i].id, NULL);
+	}
+	free(s->files);
+	free(s->objects);
+	map_text_free(&s->last);
+	free(s);
+	c->maps = NULL;
+}
+
+static void refuse(struct capture *c, const struct map_line *line,
+		   const char *check, const char *text)
+{
+	char object[128];
+
+	snprintf(object, sizeof(object), "mapping %" PRIx64 "-%" PRIx64
+		 " (%.60s)", line->start, line->end,
+		 *line->name ? line->name : "anonymous");
+	finding_add(c->findings, FINDING_ERROR, check, object, "%s", text);
+}
+
+static int read_text(struct capture *c, const char *name,
+		     struct map_text *ret)
+{
+	int i, r = -EAGAIN;
+
+	/* a guest that runs maps while it is read */
+	for (i = 0; i < READ_TRIES && r == -EAGAIN; i++) {
+		char *text;
+
+		r = procfile_read(c->proc, name, &text, NULL);
+		if (!r)
+			r = map_text_parse(ret, text);
+	}
+	return r;
+}
+
+/* mappings with flags, read as cheaply as it can be exact */
+static int look(struct capture *c, struct maps_source *s)
+{
+	struct map_text t = {};
+	size_t unknown = 1;
+	int r;
+
+	if (c->suspended) {
+		r = read_text(c, "maps", &t);
+		if (r)
+			return r;
+		unknown = map_text_inherit(&t, &s->last);
+	}
+	if (unknown) {
+		map_text_free(&t);
+		r = read_text(c, "smaps", &t);
+		if (r)
+			return r;
+	}
+	map_text_free(&s->last);
+	s->last = t;
+	return 0;
+}
+
+static int list_objects(struct capture *c, struct maps_source *s)
+{
+	size_t room = s->nr_objects > OBJECTS_FIRST ? s->nr_objects :
+						      OBJECTS_FIRST;
+	int r;
+
+	do {
+		struct vasi_object *v;
+
+		v = reallocarray(s->objects, room, sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		s->objects = v;
+		s->nr_objects = 0;
+		r = c->guest->access->objects(c->guest, v, room,
+					      &s->nr_objects);
+		room = s->nr_objects + OBJECTS_FIRST;
+	} while (r == -EMSGSIZE);
+	if (r)
+		s->nr_objects = 0;
+	return r;
+}
+
+static const struct vasi_object *find_object(const struct maps_source *s,
+					     const struct map_line *line)
+{
+	size_t i;
+
+	for (i = 0; i < s->nr_objects; i++) {
+		const struct vasi_object *o = &s->objects[i];
+
+		if (o->ino == line->ino &&
+		    ((uint64_t)o->dev_major << 20 | o->dev_minor) == line->dev)
+			return o;
+	}
+	return NULL;
+}
+
+static int open_mapped(struct capture *c, const struct map_line *line)
+{
+	char name[64];
+	int fd;
+
+	snprintf(name, sizeof(name), "map_files/%" PRIx64 "-%" PRIx64,
+		 line->start, line->end);
+	fd = openat(c->proc, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+/* the name without what the kernel adds when the file has no name any more */
+static char *file_path(const struct map_line *line)
+{
+	static const char gone[] = " (deleted)";
+	size_t len = strlen(line->name), tail = sizeof(gone) - 1;
+
+	if (len > tail && !strcmp(line->name + len - tail, gone))
+		len -= tail;
+	return strndup(line->name, len);
+}
+
+static int identify(struct capture *c, const struct map_line *line,
+		    const char *path, Mspd__FileId **ret)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	int r;
+
+	fd = open_mapped(c, line);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st))
+		return -errno;
+	if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 5)) {
+		*ret = NULL;	/* /dev/zero: anonymous memory */
+		return 0;
+	}
+	if (!S_ISREG(st.st_mode))
+		return -ENODEV;
+	if (!st.st_nlink) {
+		/* nothing to be found by this name: not worth reading */
+		r = fileid_capture(path, fd, FILEID_NO_CONTENT, ret);
+		if (!r) {
+			(*ret)->has_deleted = 1;
+			(*ret)->deleted = 1;
+		}
+		return r;
+	}
+	r = fileid_capture(path, fd, FILEID_CONTENT, ret);
+	if (r == -EFBIG)
+		r = fileid_capture(path, fd, FILEID_NO_CONTENT, ret);
+	return r;
+}
+
+static int find_file(struct capture *c, struct maps_source *s,
+		     const struct map_line *line, Mspd__FileId **ret)
+{
+	_cleanup_free_ char *path = NULL;
+	struct mapped_file *v;
+	size_t i;
+	int r;
+
+	path = file_path(line);
+	if (!path)
+		return -ENOMEM;
+	for (i = 0; i < s->nr_files; i++) {
+		v = &s->files[i];
+		if (v->dev == line->dev && v->ino == line->ino &&
+		    !strcmp(v->path, path)) {
+			*ret = v->id;
+			return 0;
+		}
+	}
+	v = reallocarray(s->files, s->nr_files + 1, sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	s->files = v;
+	v += s->nr_files;
+	*v = (struct mapped_file){ .dev = line->dev, .ino = line->ino };
+	r = identify(c, line, path, &v->id);
+	if (r)
+		return r;
+	v->path = steal_ptr(&path);
+	s->nr_files++;
+	*ret = v->id;
+	return 0;
+}
+
+static Mspd__FileId *copy_id(const Mspd__FileId *id)
+{
+	size_t len = mspd__file_id__get_packed_size(id);
+	_cleanup_free_ uint8_t *buf = malloc(len ? len : 1);
+
+	if (!buf)
+		return NULL;
+	mspd__file_id__pack(id, buf);
+	return mspd__file_id__unpack(NULL, len, buf);
+}
+
+static enum vma_special special_of(const char *name)
+{
+	static const char *const names[] = {
+		[VMA_STACK] = "[stack]", [VMA_HEAP] = "[heap]",
+		[VMA_VDSO] = "[vdso]", [VMA_VVAR] = "[vvar]",
+		[VMA_VVAR_VCLOCK] = "[vvar_vclock]",
+	};
+	size_t i;
+
+	for (i = VMA_STACK; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(name, names[i]))
+			return (enum vma_special)i;
+	return VMA_PLAIN;
+}
+
+static bool is_gone(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 10 && !strcmp(name + len - 10, " (deleted)");
+}
+
+static int shared_vma(struct capture *c, struct maps_source *s,
+		      const struct map_line *line, Mspd__Vma *vma)
+{
+	const struct vasi_object *o = find_object(s, line);
+
+	if (!o || !is_gone(line->name)) {
+		refuse(c, line, "vma.shared-file",
+		       "is a shared mapping of a file");
+		return 0;
+	}
+	if (o->flags & VASI_OBJECT_HUGETLB)
+		refuse(c, line, "vma.hugetlb", "is made of huge TLB pages");
+	else if (o->flags & VASI_OBJECT_SYSV)
+		refuse(c, line, "vma.sysv", "is a System V segment");
+	else if (o->flags & VASI_OBJECT_OUTSIDE)
+		refuse(c, line, "vma.shared",
+		       "is shared with another process");
+	vma->has_space = 1;
+	vma->space = o->space;
+	vma->has_offset = 1;
+	vma->offset = line->offset;
+	if ((line->flags & VMFLAG_KNOWN) && !(line->flags & VMFLAG_MAYWRITE)) {
+		vma->has_readonly = 1;
+		vma->readonly = 1;
+	}
+	return 0;
+}
+
+static int private_vma(struct capture *c, struct maps_source *s,
+		       const struct map_line *line, Mspd__Vma *vma)
+{
+	Mspd__FileId *id;
+	int r;
+
+	if (!line->ino) {
+		static const char anon[] = "[anon:";
+		size_t len = strlen(line->name);
+
+		if (!strncmp(line->name, anon, sizeof(anon) - 1)) {
+			vma->name = strndup(line->name + sizeof(anon) - 1,
+					    len - sizeof(anon));
+			return vma->name ? 0 : -ENOMEM;
+		}
+		if (*line->name && special_of(line->name) == VMA_PLAIN)
+			refuse(c, line, "vma.kind",
+			       "is of a kind that cannot be moved");
+		return 0;
+	}
+	r = find_file(c, s, line, &id);
+	if (r == -ENOENT && !c->suspended)
+		return -EAGAIN;	/* unmapped since it was listed */
+	if (r == -ENODEV) {
+		refuse(c, line, "vma.device", "is a mapping of a device");
+		return 0;
+	}
+	if (r) {
+		refuse(c, line, "vma.file", strerror(-r));
+		return 0;
+	}
+	if (!id)
+		return 0;
+	if (id->deleted) {
+		/* anonymous memory there, with all that can be read here */
+		vma->has_whole = 1;
+		vma->whole = 1;
+		return 0;
+	}
+	vma->file = copy_id(id);
+	vma->has_offset = 1;
+	vma->offset = line->offset;
+	return vma->file ? 0 : -ENOMEM;
+}
+
+static void refuse_flag(struct capture *c, const struct map_line *line)
+{
+	static const struct {
+		const char *flag, *check, *text;
+	} texts[] = {
+		{ "ht", "vma.hugetlb", "is made of huge TLB pages" },
+		{ "io", "vma.device", "is memory of a device" },
+		{ "pf", "vma.device", "is memory of a device" },
+		{ "mm", "vma.device", "is memory of a device" },
+		{ "um", "vma.userfaultfd", "is watched by a userfaultfd" },
+		{ "uw", "vma.userfaultfd", "is watched by a userfaultfd" },
+		{ "ui", "vma.userfaultfd", "is watched by a userfaultfd" },
+		{ "ss", "vma.shadow-stack", "is a shadow stack" },
+		{ "pk", "vma.pkey", "has a memory protection key" },
+		{ "sl", "vma.sealed", "is sealed by mseal()" },
+		{ "dp", "vma.droppable", "may be dropped by the kernel" },
+	};
+	char text[80];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(texts); i++) {
+		if (!strcmp(texts[i].flag, line->refused)) {
+			refuse(c, line, texts[i].check, texts[i].text);
+			return;
+		}
+	}
+	snprintf(text, sizeof(text), "has VmFlags \"%s\", unknown here",
+		 line->refused);
+	refuse(c, line, "vma.flags", text);
+}
+
+static int convert(struct capture *c, struct maps_source *s,
+		   const struct map_line *line, Mspd__Vma *vma)
+{
+	const enum vma_special special = special_of(line->name);
+
+	vma->start = line->start;
+	vma->end = line->end;
+	vma->prot = line->prot;
+	vma->flags = line->shared ? MAP_SHARED : MAP_PRIVATE;
+	if (special) {
+		vma->has_special = 1;
+		vma->special = special;
+	}
+	if (special >= VMA_VDSO)
+		return 0;
+	if (line->refused[0])
+		refuse_flag(c, line);
+	if (line->flags & VMFLAG_GROWSDOWN)
+		vma->flags |= MAP_GROWSDOWN;
+	vma->advice = line->flags & ADVICE_ALL;
+	vma->has_advice = vma->advice != 0;
+	return line->shared ? shared_vma(c, s, line, vma) :
+			      private_vma(c, s, line, vma);
+}
+
+/* "/memfd:NAME (deleted)" -> NAME */
+static char *object_name(const struct map_line *line)
+{
+	const char *name = line->name;
+
+	if (!strncmp(name, "/memfd:", 7))
+		name += 7;
+	return strndup(name, strlen(name) - (is_gone(name) ? 10 : 0));
+}
+
+static int convert_objects(const struct maps_source *s, Mspd__Maps *maps)
+{
+	size_t i, j;
+
+	maps->objects = calloc(s->nr_objects + 1, sizeof(*maps->objects));
+	if (!maps->objects)
+		return -ENOMEM;
+	for (i = 0; i < s->nr_objects; i++) {
+		const struct vasi_object *o = &s->objects[i];
+		const struct map_line *line = NULL;
+		Mspd__Object *obj;
+
+		for (j = 0; j < s->last.n && !line; j++)
+			if (find_object(s, &s->last.v[j]) == o)
+				line = &s->last.v[j];
+		if (!line)
+			continue;	/* all its mappings are gone */
+		obj = malloc(sizeof(*obj));
+		if (!obj)
+			return -ENOMEM;
+		mspd__object__init(obj);
+		maps->objects[maps->n_objects++] = obj;
+		obj->space = o->space;
+		obj->bytes = o->bytes;
+		obj->flags = o->flags;
+		obj->has_seals = o->seals != 0;
+		obj->seals = o->seals;
+		obj->name = object_name(line);
+		if (!obj->name)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int convert_all(struct capture *c, struct maps_source *s,
+		       Mspd__Maps *maps)
+{
+	const struct map_text *t = &s->last;
+	size_t i;
+	int r = 0;
+
+	maps->round = s->round;
+	maps->vmas = calloc(t->n + 1, sizeof(*maps->vmas));
+	if (!maps->vmas)
+		return -ENOMEM;
+	for (i = 0; i < t->n && !r; i++) {
+		Mspd__Vma *vma;
+
+		if (t->v[i].start >= USER_TOP)
+			continue;	/* [vsyscall] is everybody's */
+		vma = malloc(sizeof(*vma));
+		if (!vma)
+			return -ENOMEM;
+		mspd__vma__init(vma);
+		maps->vmas[maps->n_vmas++] = vma;
+		r = convert(c, s, &t->v[i], vma);
+	}
+	return r ? r : convert_objects(s, maps);
+}
+
+int maps_capture(struct capture *c, Mspd__Maps **ret)
+{
+	int i, r = -EAGAIN;
+
+	if (!c->maps) {
+		c->maps = calloc(1, sizeof(*c->maps));
+		if (!c->maps)
+			return -ENOMEM;
+	}
+	for (i = 0; i < READ_TRIES && r == -EAGAIN; i++) {
+		Mspd__Maps *maps;
+
+		r = look(c, c->maps);
+		if (!r)
+			r = list_objects(c, c->maps);
+		if (r)
+			return r;
+		maps = malloc(sizeof(*maps));
+		if (!maps)
+			return -ENOMEM;
+		mspd__maps__init(maps);
+		r = convert_all(c, c->maps, maps);
+		if (!r)
+			*ret = maps;
+		else
+			maps_free(maps);
+	}
+	if (!r)
+		c->maps->round++;
+	return r;
+}
+
+static int maps_check(struct capture *c)
+{
+	Mspd__Maps *maps;
+	int r = maps_capture(c, &maps);
+
+	if (!r)
+		maps_free(maps);
+	return r;
+}
+
+static int maps_capture_image(struct capture *c, enum capture_when when,
+			      Mspd__Image *img)
+{
+	(void)when;
+	return maps_capture(c, &img->maps);
+}
+
+const struct resource resource_maps = {
+	.name = "maps",
+	.check = maps_check,
+	.capture = maps_capture_image,
+	.target_check = maps_target_check,
+	.prepare = maps_prepare,
+	.finish = maps_finish,
+	.close = maps_close,
+};
