@@ -12,6 +12,8 @@
 #include "lib/cleanup.h"
 #include "state/maps.h"
 
+#define THP (ADVICE_HUGEPAGE | ADVICE_NOHUGEPAGE)
+
 struct changes {
 	struct map_change *v;
 	size_t n, room;
@@ -102,15 +104,18 @@ static bool same_file(const Mspd__FileId *a, const Mspd__FileId *b)
 	       a->mtime_ns == b->mtime_ns && a->deleted == b->deleted;
 }
 
-/* does what is mapped by @a at an address serve as what @b says is there? */
+/* does what the old list's @a has at an address serve as the new list's @b? */
 static bool same_backing(const Mspd__Vma *a, const Mspd__Vma *b)
 {
 	if (a->flags != b->flags || a->space != b->space ||
 	    a->whole != b->whole || a->readonly != b->readonly ||
 	    !same_file(a->file, b->file))
 		return false;
-	/* only made by mmap: NORESERVE cannot be changed later */
-	if ((a->advice ^ b->advice) & ADVICE_NORESERVE)
+	/* no call takes these away: the mapping was made anew, so its content
+	 * is told anew, too
+	 */
+	if (((a->advice ^ b->advice) & ADVICE_NORESERVE) ||
+	    ((a->advice & THP) && !(b->advice & THP)))
 		return false;
 	if (!a->file && !a->space)
 		return true;
@@ -208,7 +213,9 @@ static int walk(struct changes *c, const Mspd__Vma *vma,
 		bool kept = false;
 
 		if (o && o->start <= at) {
-			kept = !vma_is_kernels(o) && same_backing(vma, o);
+			kept = !vma_is_kernels(o) &&
+			       (unmap ? same_backing(vma, o) :
+					same_backing(o, vma));
 			if (o->end <= end) {
 				end = o->end;
 				i++;

@@ -62,6 +62,7 @@ enum connections { CONNECTIONS_REFUSE, CONNECTIONS_CLOSE };
  * @suspended: final capture, the guest does not run
  * @findings: where refusals go
  * @files: what is remembered of its files, of resource_files
+ * @maps: what is remembered of its mappings, of resource_maps
  */
 struct capture {
 	struct guest *guest;
@@ -74,6 +75,7 @@ struct capture {
 	bool suspended;
 	struct findings *findings;
 	struct files_source *files;
+	struct maps_source *maps;
 };
 
 int capture_open(struct capture *c, struct guest *g, pid_t pid,
