@@ -37,6 +37,8 @@ struct worker {
 	/* of the main thread: to see that nothing moves any more */
 	uint64_t seen_loops;
 	unsigned int still;
+	/* errors of this thread that were kept as text */
+	unsigned int told;
 };
 
 struct options {

@@ -7,6 +7,8 @@
 #define MAX_ERRORS 32
 #define MAX_GAPS 64
 #define ERROR_LEN 200
+/* so that one thread's flood leaves room for what the others find */
+#define MAX_TOLD 2
 #define TEXT_LEN 65536
 
 struct gap {
@@ -15,6 +17,7 @@ struct gap {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char errors[MAX_ERRORS][ERROR_LEN];
+static unsigned int n_texts;
 static _Atomic unsigned long n_errors;
 static _Atomic unsigned long n_stop_eintr;
 /* the largest gaps seen, largest first */
@@ -26,8 +29,10 @@ static int status_fd = -1;
 
 void fail(struct worker *w, const char *fmt, ...)
 {
+	struct timespec a_while = { .tv_nsec = 20 * NSEC_PER_MSEC };
 	char text[ERROR_LEN];
 	unsigned long n;
+	bool flood;
 	va_list ap;
 	char *c;
 	int used;
@@ -43,10 +48,16 @@ void fail(struct worker *w, const char *fmt, ...)
 
 	pthread_mutex_lock(&lock);
 	n = atomic_load(&n_errors);
-	if (n < MAX_ERRORS)
-		memcpy(errors[n], text, sizeof(text));
+	flood = w && w->told >= MAX_TOLD;
+	if (!flood && n_texts < MAX_ERRORS) {
+		memcpy(errors[n_texts++], text, sizeof(text));
+		if (w)
+			w->told++;
+	}
 	atomic_store(&n_errors, n + 1);
 	pthread_mutex_unlock(&lock);
+	if (flood)
+		nanosleep(&a_while, NULL);
 }
 
 /* signal(7): these return EINTR after a stop signal and SIGCONT */
@@ -194,7 +205,7 @@ int report_write(struct worker *workers, unsigned int n, const char *why)
 	    (unsigned long long)now_ns(), status_seq);
 	add(&t, "\"eintr_after_stop\": %lu,\n \"error_count\": %lu, \"errors\": [",
 	    atomic_load(&n_stop_eintr), n_err);
-	for (i = 0; i < n_err && i < MAX_ERRORS; i++)
+	for (i = 0; i < n_texts; i++)
 		add(&t, "%s\n  \"%s\"", i ? "," : "", errors[i]);
 	add(&t, "],\n \"gaps\": [");
 	for (i = 0; i < n_gaps; i++)
