@@ -383,7 +383,7 @@ static int stream_frame(struct stream *st)
 		return stream_fail(st, -ECONNRESET,
 				   "the data connection was closed in a frame");
 	st->rc->bytes += FRAME_HEADER_BYTES + len;
-	if (fault_flip(h.round))
+	if (len && fault_flip(h.round))
 		st->frame[FRAME_HEADER_BYTES + len - 1] ^= 1;
 	ret = frame_check(st, &h);
 	if (!ret)

@@ -359,24 +359,36 @@ int rounds_sent(struct source *s, struct round_report *r)
 	return round_end(s, r);
 }
 
-int rounds_applied(struct source *s, struct round_report *r)
+static int await_applied(struct source *s, uint32_t round)
 {
 	struct control_message msg;
+	uint32_t applied;
 	int ret;
 
-	if (fault_nobarrier() && !s->suspended) {
-		s->unapplied++;
-	} else {
+	do {
 		ret = source_expect(s, CONTROL_ROUND_APPLIED, &msg);
 		if (ret)
 			return ret;
-		ret = msg.round_applied->round == r->round ? 0 : -EPROTO;
+		applied = msg.round_applied->round;
 		control_free(&msg);
-		if (ret)
-			return failure_set(&s->failure, ret,
-					   "%s acknowledged a wrong round",
-					   s->peer.name);
-	}
+	} while (applied != round && s->unapplied-- > 0);
+	if (applied != round)
+		return failure_set(&s->failure, -EPROTO,
+				   "%s acknowledged a wrong round",
+				   s->peer.name);
+	return 0;
+}
+
+int rounds_applied(struct source *s, struct round_report *r)
+{
+	int ret = 0;
+
+	if (fault_nobarrier() && !s->suspended)
+		s->unapplied++;
+	else
+		ret = await_applied(s, r->round);
+	if (ret)
+		return ret;
 	r->ns = now_ns() - r->ns;
 	harvest_reset(&s->harvest);
 	s->history[s->rounds++] = (struct policy_round){

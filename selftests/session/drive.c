@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "lib/clock.h"
+#include "session/drive.h"
+#include "session/session.h"
+#include "session/world.h"
+#include "tap.h"
+#include "wire/sock.h"
+
+static void keep_result(json_t *obj, char *error, bool *good)
+{
+	const json_t *pause = json_object_get(obj, "pause_ms"), *part;
+	const char *text = json_string_value(json_object_get(obj, "error"));
+	const char *name;
+
+	snprintf(error, 512, "%s", text ? text : "");
+	*good = json_is_true(json_object_get(obj, "ok"));
+	if (!*good || !json_object_get(obj, "digest_equal"))
+		return;
+	world->pause_total = json_number_value(json_object_get(pause,
+							       "total"));
+	world->pause_sum = -world->pause_total;
+	json_object_foreach((json_t *)pause, name, part)
+		world->pause_sum += json_number_value(part);
+}
+
+static void source_event(struct reporter *r, json_t *obj)
+{
+	const char *event = json_string_value(json_object_get(obj, "event"));
+	char *text = json_dumps(obj, JSON_COMPACT);
+
+	(void)r;
+	must(event && text);
+	if (getenv("VERBOSE"))
+		note("%s", text);
+	if (!strcmp(event, "result")) {
+		world->in_doubt = json_is_true(json_object_get(obj,
+							       "in_doubt"));
+		keep_result(obj, world->source_error, &world->source_ok);
+	}
+	if (!strcmp(event, "round"))
+		world->rounds++;
+	if (!strcmp(event, "validate"))
+		strncat(world->events, text,
+			sizeof(world->events) - strlen(world->events) - 1);
+	free(text);
+	json_decref(obj);
+}
+
+static void target_event(struct reporter *r, json_t *obj)
+{
+	bool good;
+
+	(void)r;
+	if (!strcmp(json_string_value(json_object_get(obj, "event")),
+		    "result")) {
+		keep_result(obj, world->target_error, &good);
+		world->target_ok = good;
+	}
+	json_decref(obj);
+}
+
+static int reserve(struct reporter *r, const char *name, const char *uuid)
+{
+	(void)r;
+	must(!strcmp(name, "redis") && strlen(uuid) == 36);
+	return world->plan.name_taken ? -EEXIST : 0;
+}
+
+static int adopted(struct reporter *r, const char *name, const char *uuid,
+		   pid_t pid)
+{
+	(void)r;
+	(void)name;
+	(void)uuid;
+	(void)pid;
+	world->adopted = true;
+	return 0;
+}
+
+static bool cancelled(struct reporter *r)
+{
+	(void)r;
+	return world->plan.cancel_in_round &&
+	       world->harvests >= world->plan.cancel_in_round;
+}
+
+static void target_main(int listener)
+{
+	struct target_config cfg = {
+		.access = &world_access,
+		.listen_host = "127.0.0.1",
+		.handshake_ms = 2000,
+		.idle_ms = 6000,
+		.max_streams = 8,
+	};
+	struct reporter rep = {
+		.event = target_event,
+		.reserve = reserve,
+		.adopted = adopted,
+	};
+	int fd = sock_accept(listener, deadline_in(10000));
+
+	must(fd >= 0);
+	close(listener);
+	target_run(fd, &cfg, &rep);
+}
+
+int target_worker(uint16_t *ret_port, const char *fault, void (*peer)(int))
+{
+	int listener = sock_listen("127.0.0.1", 0, 0, ret_port);
+	pid_t pid;
+
+	must(listener >= 0);
+	if (fault)
+		setenv("MSPD_FAULT", fault, 1);
+	else
+		unsetenv("MSPD_FAULT");
+	fflush(stdout);
+	pid = fork();
+	must(pid >= 0);
+	if (!pid) {
+		if (peer)
+			peer(sock_accept(listener, deadline_in(10000)));
+		else
+			target_main(listener);
+		_exit(0);
+	}
+	close(listener);
+	return pid;
+}
+
+int target_wait(int pid)
+{
+	int64_t deadline = deadline_in(60000);
+	int status = -1;
+
+	while (!waitpid(pid, &status, WNOHANG)) {
+		if (!deadline_left(deadline)) {
+			note("the target worker hangs");
+			kill(pid, SIGKILL);
+			waitpid(pid, NULL, 0);
+			return -1;
+		}
+		sleep_ms(10);
+	}
+	return status;
+}
+
+/* a process for the PID, which has to be a real one; with a child or without */
+static pid_t dummy_start(bool child, int *ret_fd)
+{
+	int p[2];
+	pid_t pid;
+	char c;
+
+	must(!pipe(p));
+	pid = fork();
+	must(pid >= 0);
+	if (!pid) {
+		close(p[1]);
+		if (child)
+			fork();
+		while (read(p[0], &c, 1) > 0)
+			;
+		_exit(0);
+	}
+	close(p[0]);
+	*ret_fd = p[1];	/* both end when it is closed */
+	return pid;
+}
+
+int drive(const struct drive *d)
+{
+	struct migration m = {
+		.name = "redis",
+		.uuid = "01234567-89ab-cdef-0123-456789abcdef",
+		.stream_id = 0x1122334455667788,
+		.host = "127.0.0.1",
+		.streams = d->streams ? d->streams : 2,
+		.max_rounds = world->plan.max_rounds ? world->plan.max_rounds :
+						       6,
+		.pause_limit_ms = world->plan.pause_limit_ms,
+		.suspend_ms = 1000,
+		.child_wait_ms = world->plan.child_wait_ms,
+		.reply_ms = d->reply_ms ? d->reply_ms : 10000,
+		.validate_only = d->validate_only,
+	};
+	struct reporter rep = {
+		.event = source_event,
+		.adopted = adopted,
+		.cancelled = cancelled,
+	};
+	int fd, ret, status, target;
+
+	target = target_worker(&m.port, d->fault, d->peer);
+	m.pid = dummy_start(d->child, &fd);
+	world_start();
+	ret = source_run(&m, &world_access, &rep);
+	world_stop();
+	close(fd);
+	waitpid(m.pid, NULL, 0);
+	status = target_wait(target);
+	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+		note("the target worker died of signal %d", WTERMSIG(status));
+	if (!d->peer && WIFEXITED(status) && WEXITSTATUS(status))
+		note("the target worker ended with %d", WEXITSTATUS(status));
+	return ret;
+}
+
+bool rolled_back(int ret, const char *text)
+{
+	bool good = ret < 0 && !world->source_ok && !world->in_doubt &&
+		    !world->suspended && !world->sealed && !world->running &&
+		    !world->destroyed && world->adopted == false;
+
+	/* a target that was killed has left it to its guest's tracer's end */
+	if (world->prepared && *world->target_error)
+		good &= world->aborted && !world->released;
+	if (!strstr(world->source_error, text))
+		good = false;
+	if (!good)
+		note("%d \"%s\", target \"%s\" suspended %d sealed %d running %d destroyed %d aborted %d",
+		     ret, world->source_error, world->target_error,
+		     world->suspended, world->sealed, world->running,
+		     world->destroyed, world->aborted);
+	return good;
+}
+
+bool moved(int ret)
+{
+	int differences = world_differences();
+	bool good = !ret && world->source_ok && world->target_ok &&
+		    world->running && world->sealed && world->destroyed &&
+		    world->released && !world->aborted && world->adopted &&
+		    !differences;
+
+	if (!good)
+		note("%d \"%s\", target \"%s\" running %d destroyed %d, %d pages differ",
+		     ret, world->source_error, world->target_error,
+		     world->running, world->destroyed, differences);
+	return good;
+}
