@@ -54,8 +54,8 @@ SPLAT = re.compile(
     r"|unable to handle|Unable to unmount|double fault:", re.IGNORECASE)
 
 # No page-table isolation: it flushes the software TLB on every system call.
-# The TSC is taken as it is (it is the host's): finding it unstable would patch
-# the running kernel, and QEMU 7.2 was seen to execute the old instructions.
+# The TSC is taken as it is (it is the host's): a slow host must not make it
+# look unstable, which would take the clock out of the vDSO.
 CMDLINE = ("console=ttyS0 loglevel=7 panic=-1 oops=panic mitigations=off "
            "tsc=reliable cgroup_no_v1=all net.ifnames=0 audit=0 watchdog_thresh=60 "
            "rcupdate.rcu_cpu_stall_timeout=120 vm.ports=%d" % PORTS)
@@ -162,6 +162,16 @@ class Kernel:
         return image
 
 
+def qemu():
+    """The QEMU that scripts/setup unpacked, or else the installed one."""
+    root = os.path.join(BUILD, "qemu")
+    if not os.path.exists(os.path.join(root, "complete")):
+        return ["qemu-system-x86_64"]
+    return [os.path.join(root, "usr", "bin", "qemu-system-x86_64"),
+            "-L", os.path.join(root, "usr", "share", "qemu"),
+            "-L", os.path.join(root, "usr", "share", "seabios")]
+
+
 class Share:
     """DIR:MOUNTPOINT[:ro], a directory of the host seen in the VM."""
 
@@ -201,7 +211,7 @@ class Vm:
               mac=None, own=True):
         """Starts QEMU; with @own it does not outlive this process."""
         os.makedirs(self.state, exist_ok=True)
-        args = ["qemu-system-x86_64", "-name", "vasi-vm", "-accel", "tcg,thread=multi",
+        args = qemu() + ["-name", "vasi-vm", "-accel", "tcg,thread=multi",
                 "-cpu", "max", "-machine", "q35", "-smp", str(cpus), "-m", str(mem),
                 "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                 "-chardev", "file,id=log,path=kernel.log", "-serial", "chardev:log",
