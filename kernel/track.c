@@ -278,7 +278,7 @@ int vasi_track(struct vasi_open *o, void *cmd)
 	}
 }
 
-static int vasi_range_check(const struct vasi_range *r, u64 *ret_end)
+int vasi_range_check(const struct vasi_range *r, u64 *ret_end)
 {
 	u64 bytes;
 

@@ -188,16 +188,22 @@ int vasi_track(struct vasi_open *o, void *cmd);
 int vasi_harvest(struct vasi_open *o, void *cmd);
 void vasi_harvest_undo(struct vasi_open *o, void *cmd);
 int vasi_mark(struct vasi_open *o, void *cmd);
+/* checks what is common to all uses of a range, and gives its end */
+int vasi_range_check(const struct vasi_range *r, u64 *ret_end);
 int vasi_notifier_register(struct vasi_stream *s);
 void vasi_notifier_unregister(struct vasi_stream *s);
 void vasi_track_stop(struct vasi_stream *s);
 /* The body of VASI_HARVEST, for uring.c: @vec is kernel memory */
 int vasi_harvest_vec(struct vasi_stream *s, struct vasi_harvest *h,
 		     struct vasi_range *vec);
+/* its ranges did not reach the caller: what it looked at is told again */
+void vasi_harvest_lost(struct vasi_stream *s, const struct vasi_harvest *h);
 
 /* object.c */
 int vasi_objects(struct vasi_open *o, void *cmd);
 void vasi_objects_drop(struct vasi_stream *s);
+/* stays while the stream does; NULL: no such object, or not readable */
+struct file *vasi_object_file(struct vasi_stream *s, u32 space);
 
 /* pages.c */
 int vasi_pages_read(struct vasi_open *o, void *cmd);
