@@ -66,6 +66,8 @@ int conn_send(struct conn *c, const char *method, json_t *params)
 		n = send(c->fd, text + done, len - done, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EPIPE)
+			break;	/* it may have said why before it closed */
 		if (n < 0)
 			return failed(c->self, "mspd: %s", strerror(errno));
 		done += n;
@@ -119,7 +121,7 @@ json_t *conn_call(struct conn *c, const char *method, json_t *params)
 		answer = conn_next(c, &error);
 	} while (!answer && error == -EINTR);
 	if (!answer) {
-		failed(c->self, error == -EPIPE ?
+		failed(c->self, error == -EPIPE || error == -ECONNRESET ?
 		       "mspd closed the connection; its log says why" :
 		       "mspd: %s", strerror(-error));
 		return NULL;

@@ -161,6 +161,22 @@ static bool allowed(const struct server *s, const struct client *c)
 	return c->gid == s->gid;
 }
 
+/* tells why before the connection closes; it need not arrive */
+static void refuse(int fd, const char *text)
+{
+	json_t *obj = json_pack("{s:s, s:n, s:{s:i, s:s}}", "jsonrpc", "2.0",
+				"id", "error", "code", RPC_FAILED, "message",
+				text);
+
+	char *line = obj ? json_dumps(obj, JSON_COMPACT) : NULL;
+
+	if (line && (send(fd, line, strlen(line), MSG_NOSIGNAL) < 0 ||
+		     send(fd, "\n", 1, MSG_NOSIGNAL) < 0))
+		log_debug("a refused client did not hear why");
+	free(line);
+	json_decref(obj);
+}
+
 void client_accept(struct server *s, int fd)
 {
 	struct client *c, *other;
@@ -173,29 +189,31 @@ void client_accept(struct server *s, int fd)
 	c = count < CLIENT_MAX ? calloc(1, sizeof(*c)) : NULL;
 	if (!c || !(c->in = malloc(CLIENT_LINE))) {
 		log_warning("too many clients, dropping a new one");
-		goto refuse;
+		refuse(fd, "mspd has too many connections; try again later");
+		goto drop;
 	}
 	c->server = s;
 	c->fd = fd;
 	c->number = ++s->next_client;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-		goto refuse;
+		goto drop;
 	c->uid = cred.uid;
 	c->gid = cred.gid;
 	len = sizeof(c->groups);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, c->groups, &len) < 0)
-		goto refuse;
+		goto drop;
 	c->nr_groups = len / sizeof(c->groups[0]);
 	if (!allowed(s, c)) {
 		log_warning("user %u may not use the control socket", c->uid);
-		goto refuse;
+		refuse(fd, "you may not use mspd; be root or a member of the group in mspd.conf");
+		goto drop;
 	}
 	if (loop_add(&s->loop, &c->watch, fd, EPOLLIN, ready, c) < 0)
-		goto refuse;
+		goto drop;
 	c->next = s->clients;
 	s->clients = c;
 	return;
-refuse:
+drop:
 	if (c)
 		free(c->in);
 	free(c);

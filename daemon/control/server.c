@@ -13,6 +13,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -23,6 +24,9 @@
 #include "lib/cleanup.h"
 #include "log.h"
 #include "state/ns.h"
+
+/* between two looks at a cgroup that is still busy */
+#define SWEEP_S		1
 
 static void control_ready(void *arg, uint32_t events)
 {
@@ -104,24 +108,44 @@ const char *server_cgroup(const struct server *s, const char *name, char *buf,
 	return buf;
 }
 
-void server_sweep_cgroups(struct server *s)
+/* false: one is still busy, its last process is on its way out */
+static bool sweep(struct server *s)
 {
-	_cleanup_closedir_ DIR *d = NULL;
+	_cleanup_closedir_ DIR *d = opendir(s->config.cgroup_root);
+	bool clean = true;
 	char path[600];
 	struct dirent *de;
 
-	if (!s->cgroups)
-		return;
-	d = opendir(s->config.cgroup_root);
 	while (d && (de = readdir(d))) {
 		if (de->d_type != DT_DIR || de->d_name[0] == '.' ||
 		    registry_find(&s->registry, de->d_name))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", s->config.cgroup_root,
 			 de->d_name);
-		/* busy while the last process goes: the next sweep takes it */
-		ns_cgroup_remove(path);
+		if (ns_cgroup_remove(path) == -EBUSY)
+			clean = false;
 	}
+	return clean;
+}
+
+void server_sweep_cgroups(struct server *s)
+{
+	struct itimerspec again = { 0 };
+
+	if (!s->cgroups)
+		return;
+	again.it_value.tv_sec = sweep(s) ? 0 : SWEEP_S;
+	timerfd_settime(s->timer_fd, 0, &again, NULL);
+}
+
+static void timer_ready(void *arg, uint32_t events)
+{
+	struct server *s = arg;
+	uint64_t count;
+
+	(void)events;
+	if (read(s->timer_fd, &count, sizeof(count)) == sizeof(count))
+		server_sweep_cgroups(s);
 }
 
 static void guest_gone(void *arg, struct entry *e)
@@ -265,7 +289,7 @@ int server_open(struct server *s, const struct config *c)
 	*s = (struct server) {
 		.config = *c, .pid = getpid(), .access = &guest_kmod,
 		.gid = -1, .control_fd = -1, .peers_fd = -1, .signal_fd = -1,
-		.loop.epoll = -1,
+		.timer_fd = -1, .loop.epoll = -1,
 	};
 	if (c->group[0]) {
 		gr = getgrnam(c->group);
@@ -292,6 +316,10 @@ int server_open(struct server *s, const struct config *c)
 	}
 	s->registry.gone = guest_gone;
 	s->registry.arg = s;
+	r = s->timer_fd = timerfd_create(CLOCK_MONOTONIC,
+					 TFD_CLOEXEC | TFD_NONBLOCK);
+	if (r < 0)
+		return -errno;
 	s->cgroups = open_cgroups(c);
 	server_sweep_cgroups(s);
 
@@ -299,6 +327,9 @@ int server_open(struct server *s, const struct config *c)
 	if (r >= 0)
 		r = loop_add(&s->loop, &s->signals, s->signal_fd, EPOLLIN,
 			     signals_ready, s);
+	if (r >= 0)
+		r = loop_add(&s->loop, &s->timer, s->timer_fd, EPOLLIN,
+			     timer_ready, s);
 	if (r >= 0)
 		r = loop_add(&s->loop, &s->control, s->control_fd, EPOLLIN,
 			     control_ready, s);
@@ -335,5 +366,7 @@ void server_close(struct server *s)
 		close(s->peers_fd);
 	if (s->signal_fd >= 0)
 		close(s->signal_fd);
+	if (s->timer_fd >= 0)
+		close(s->timer_fd);
 	loop_close(&s->loop);
 }

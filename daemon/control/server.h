@@ -37,6 +37,8 @@ struct job;
  * @peers: watch of it
  * @signal_fd: SIGTERM, SIGINT, SIGCHLD
  * @signals: watch of it
+ * @timer_fd: looks again at cgroups that were busy
+ * @timer: watch of it
  * @stopping: no new work, ends when the last worker has
  */
 struct server {
@@ -57,6 +59,8 @@ struct server {
 	struct watch peers;
 	int signal_fd;
 	struct watch signals;
+	int timer_fd;
+	struct watch timer;
 	bool stopping;
 };
 

@@ -213,7 +213,7 @@ void worker_target(const struct server *s, const struct job *j, int line,
 	if (s->cgroups)
 		snprintf(cfg.cgroup_root, sizeof(cfg.cgroup_root), "%s",
 			 s->config.cgroup_root);
-	snprintf(title, sizeof(title), "mspd[from %s]", j->peer);
+	snprintf(title, sizeof(title), "mspd[from %.60s]", j->peer);
 	become_worker(s, title, line, peer_fd);
 	l.fd = line;
 	r = target_run(peer_fd, &cfg, &rep);
