@@ -2,6 +2,7 @@
 /*
  * State: what belongs to the process, as typed records
  */
+#include <linux/cred.h>
 #include <linux/elf.h>
 #include <linux/hrtimer.h>
 #include <linux/nsproxy.h>
@@ -234,6 +235,7 @@ static int all_records(struct vasi_out *out, struct vasi_stream *s, u64 held)
 	clocks(&rec, leader);
 	rec.pid = task_tgid_nr_ns(leader, ns);
 	rec.exit_signal = leader->exit_signal;
+	rec.securebits = __task_cred(leader)->securebits;
 	rec.unmovable |= vasi_held_process(s->mm, leader, &rec.nr_children);
 	if (rec.xfeatures & XFEATURE_MASK_XTILE)
 		rec.unmovable |= VASI_HELD_AMX;

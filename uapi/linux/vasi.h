@@ -525,6 +525,7 @@ struct vasi_record {
  * @membarrier: registered membarrier commands (mm->membarrier_state)
  * @xfeatures: components of this process's XSTATE in use
  * @nr_children: child processes
+ * @securebits: PR_GET_SECUREBITS value of the leader
  * @clock_monotonic: CLOCK_MONOTONIC of the *host* at capture
  * @clock_boottime: CLOCK_BOOTTIME of the host at capture
  * @timens_monotonic: offset of the guest's time namespace
@@ -556,7 +557,7 @@ struct vasi_rec_process {
 	__u32 membarrier;
 	__aligned_u64 xfeatures;
 	__u32 nr_children;
-	__u32 __reserved;
+	__u32 securebits;
 	__s64 clock_monotonic;
 	__s64 clock_boottime;
 	__s64 timens_monotonic;
