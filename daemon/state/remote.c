@@ -577,7 +577,7 @@ int remote_map_blob(struct remote *r, uint64_t addr)
 long remote_last(struct remote *r, pid_t tid, long nr, const uint64_t *arg)
 {
 	struct user_regs_struct regs;
-	int status, i, err;
+	int status, stops = 0, err;
 
 	tid = tid_or_leader(r, tid);
 	err = remote_get_regs(tid, &regs);
@@ -587,14 +587,16 @@ long remote_last(struct remote *r, pid_t tid, long nr, const uint64_t *arg)
 	err = remote_set_regs(tid, &regs);
 	if (err)
 		return err;
-	for (i = 0; i < 2; i++) {
+	while (stops < 2) {
 		if (ptrace(PTRACE_SYSCALL, tid, 0, 0))
 			return -errno;
 		err = remote_wait(r, tid, &status);
 		if (err)
 			return err;
-		if (WSTOPSIG(status) != (SIGTRAP | 0x80))
-			return -EPROTO;
+		if (WSTOPSIG(status) == (SIGTRAP | 0x80))
+			stops++;
+		else if (status >> 16 != PTRACE_EVENT_STOP)
+			return -EPROTO;	/* not the rest of an interrupt */
 	}
 	err = remote_get_regs(tid, &regs);
 	return err ? err : (long)regs.rax;

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Sleeps that go on for what is left of them
+ *
+ * A restart block is in the kernel, and only a call that is interrupted writes
+ * it. So the thread makes the call with the remaining time and is interrupted;
+ * the call that the guest sees goes on by restart_syscall.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <stdio.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "state/process.h"
+#include "state/rearm.h"
+#include "state/remote_stop.h"
+#include "state/threads.h"
+
+/* an interrupt may come before the call has begun: so often it is repeated */
+#define INTERRUPT_TRIES	1000
+
+/* length of the syscall instruction that the remote code begins with */
+#define BEHIND_CALL	2
+
+struct call {
+	long nr;
+	uint64_t arg[6];
+};
+
+static bool put_timespec(struct restore *r, int64_t ns, uint64_t *ret_addr)
+{
+	const struct timespec ts = { ns / NSEC_PER_SEC, ns % NSEC_PER_SEC };
+
+	*ret_addr = remote_copy(&r->remote, &ts, sizeof(ts));
+	return *ret_addr;
+}
+
+static int sleep_call(struct restore *r, const Mspd__Restart *b, int64_t left,
+		      struct call *ret)
+{
+	ret->nr = __NR_clock_nanosleep;
+	ret->arg[0] = (uint64_t)(int64_t)b->clock;
+	ret->arg[3] = b->user1;
+	return put_timespec(r, left, &ret->arg[2]) ? 0 : -ENOBUFS;
+}
+
+static void poll_call(const Mspd__Restart *b, int64_t left, struct call *ret)
+{
+	ret->nr = __NR_poll;
+	ret->arg[0] = b->user1;
+	ret->arg[1] = b->user2;
+	ret->arg[2] = b->remaining_ns < 0 ? (uint64_t)-1 :
+		      (uint64_t)((left + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+}
+
+static int futex_call(struct restore *r, const Mspd__Image *final,
+		      const Mspd__Restart *b, struct call *ret)
+{
+	const bool real = b->user4 & VASI_RESTART_FUTEX_CLOCKRT;
+	int64_t expiry = real ? b->expiry_ns :
+			 final->process->clock_monotonic_ns + b->remaining_ns;
+
+	ret->nr = __NR_futex;
+	ret->arg[0] = b->user1;
+	ret->arg[1] = FUTEX_WAIT_BITSET | (real ? FUTEX_CLOCK_REALTIME : 0) |
+		      (b->user4 & VASI_RESTART_FUTEX_SHARED ? 0 :
+		       FUTEX_PRIVATE_FLAG);
+	ret->arg[2] = b->user2;
+	ret->arg[5] = b->user3;
+	if (b->remaining_ns < 0)
+		return 0;
+	return put_timespec(r, expiry, &ret->arg[3]) ? 0 : -ENOBUFS;
+}
+
+static int make_call(struct restore *r, const Mspd__Image *final,
+		     const Mspd__Restart *b, struct call *ret)
+{
+	const int64_t elapsed = restore_elapsed_ns(r, final->process);
+	int64_t left = b->remaining_ns;
+
+	*ret = (struct call){};
+	switch (b->kind) {
+	case VASI_RESTART_NANOSLEEP:
+	case VASI_RESTART_POLL:
+		left = left > elapsed ? left - elapsed : 0;
+		break;
+	}
+	switch (b->kind) {
+	case VASI_RESTART_NANOSLEEP:
+	case VASI_RESTART_CPUSLEEP:
+		return sleep_call(r, b, left > 0 ? left : 0, ret);
+	case VASI_RESTART_POLL:
+		poll_call(b, left, ret);
+		return 0;
+	case VASI_RESTART_FUTEX:
+		return futex_call(r, final, b, ret);
+	default:
+		return -EPROTO;
+	}
+}
+
+static int begin(struct restore *r, pid_t tid, const struct call *call)
+{
+	struct user_regs_struct regs;
+	int err;
+
+	err = remote_get_regs(tid, &regs);
+	if (err)
+		return err;
+	remote_call_regs(&r->remote, &regs, call->nr, call->arg);
+	err = remote_set_regs(tid, &regs);
+	if (err)
+		return err;
+	return ptrace(PTRACE_CONT, tid, 0, 0) ? -errno : 0;
+}
+
+/* interrupts until the call has been begun; its outcome is in the registers */
+static int end(struct restore *r, pid_t tid, struct rearmed *ret)
+{
+	struct user_regs_struct regs;
+	int i, status, err;
+
+	for (i = 0; i < INTERRUPT_TRIES; i++) {
+		if (ptrace(PTRACE_INTERRUPT, tid, 0, 0))
+			return -errno;
+		err = remote_wait(&r->remote, tid, &status);
+		if (!err)
+			err = remote_get_regs(tid, &regs);
+		if (err)
+			return err;
+		if (status >> 16 != PTRACE_EVENT_STOP &&
+		    status >> 8 != SIGTRAP)
+			return -EPROTO;
+		if (regs.rip != r->remote.code) {
+			ret->armed = (long)regs.rax == -ERESTART_RESTARTBLOCK;
+			ret->value = (long)regs.rax;
+			return 0;
+		}
+		if (ptrace(PTRACE_CONT, tid, 0, 0))
+			return -errno;
+	}
+	return -ETIMEDOUT;
+}
+
+static bool wants(const Mspd__Thread *t)
+{
+	const Mspd__Regset *set = thread_regset(t, NT_PRSTATUS);
+	struct user_regs_struct regs;
+
+	if (!t->restart || !set || set->data.len != sizeof(regs))
+		return false;
+	memcpy(&regs, set->data.data, sizeof(regs));
+	return regs_need_restart_block(&regs);
+}
+
+int rearm_threads(struct restore *r, const Mspd__Image *final,
+		  struct rearmed *ret)
+{
+	size_t i;
+	int err = 0;
+
+	for (i = 0; i < final->n_threads && !err; i++) {
+		const Mspd__Thread *t = final->threads[i];
+		struct call call;
+
+		ret[i] = (struct rearmed){ false, -EINTR };
+		if (!wants(t))
+			continue;
+		err = make_call(r, final, t->restart, &call);
+		if (!err)
+			err = begin(r, restore_host_tid(r, t->tid), &call);
+	}
+	for (i = 0; i < final->n_threads && !err; i++) {
+		const Mspd__Thread *t = final->threads[i];
+
+		if (!wants(t))
+			continue;
+		err = end(r, restore_host_tid(r, t->tid), &ret[i]);
+		/* of these calls nothing else can be restarted */
+		if (!err && !ret[i].armed && ret[i].value <= -ERESTARTSYS)
+			err = -EPROTO;
+		if (err) {
+			char object[32];
+
+			snprintf(object, sizeof(object), "thread %d", t->tid);
+			restore_fail(r, err, "thread.restart", object,
+				     "cannot go on sleeping: %s",
+				     strerror(-err));
+		}
+	}
+	remote_reset(&r->remote);
+	return err;
+}
