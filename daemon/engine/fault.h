@@ -4,7 +4,8 @@
  *
  * A list with commas of:
  *	rotate		batch i of round k goes over stream (i + k) mod N
- *	delay=K:MS	the first frame of round K is applied MS late
+ *	delay=K:MS	the first frame of round K on stream K mod N (with rotate:
+ *			its lowest addresses) is applied MS late
  *	nobarrier	no round waits until the one before is applied
  *	flip=K		a bit of the first frame of round K is changed on its
  *			way

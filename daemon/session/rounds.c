@@ -343,10 +343,12 @@ int rounds_sent(struct source *s, struct round_report *r)
 			return ret;
 		if (ret & PEER_MESSAGE) {
 			/* nothing but bad news is due here */
-			ret = source_expect(s, CONTROL_FAILED, &msg);
+			ret = peer_recv(&s->peer, stalled, &msg);
 			if (!ret)
-				control_free(&msg);
-			return ret;
+				ret = source_stray(s, &msg);
+			if (ret)
+				return ret;
+			continue;
 		}
 		if (!ret)
 			report_progress(s->rep, r->round, total,

@@ -39,6 +39,20 @@ int source_guest_fail(struct source *s, int err, const char *what)
 	}
 }
 
+int source_stray(struct source *s, struct control_message *msg)
+{
+	int ret = 0;
+
+	if (msg->type == CONTROL_ROUND_APPLIED && s->unapplied)
+		s->unapplied--;
+	else
+		ret = failure_set(&s->failure, -EPROTO,
+				  "%s sent %s where it does not belong",
+				  s->peer.name, control_name(msg->type));
+	control_free(msg);
+	return ret;
+}
+
 int source_expect(struct source *s, enum control_type type,
 		  struct control_message *ret)
 {
@@ -54,16 +68,9 @@ int source_expect(struct source *s, enum control_type type,
 			*ret = msg;
 			return 0;
 		}
-		if (msg.type != CONTROL_ROUND_APPLIED || !s->unapplied) {
-			err = failure_set(&s->failure, -EPROTO,
-					  "%s sent %s where %s was due",
-					  s->peer.name, control_name(msg.type),
-					  control_name(type));
-			control_free(&msg);
+		err = source_stray(s, &msg);
+		if (err)
 			return err;
-		}
-		s->unapplied--;
-		control_free(&msg);
 	}
 }
 

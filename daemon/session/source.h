@@ -98,6 +98,8 @@ int source_guest_fail(struct source *s, int err, const char *what);
 int source_expect(struct source *s, enum control_type type,
 		  struct control_message *ret);
 
+/* a message that nobody waits for; takes it */
+int source_stray(struct source *s, struct control_message *msg);
 /* asks the target whether it is there, and for its clocks; @ret may be NULL */
 int source_ping(struct source *s, struct clock_sample *ret);
 
