@@ -103,7 +103,7 @@ u64 vasi_held_thread(struct task_struct *t, struct task_struct *leader)
 		held |= VASI_HELD_TRACED;
 	if (task_is_stopped(t))
 		held |= VASI_HELD_STOPPED;
-	if (t->sysvsem.undo_list)
+	if (vasi_has_sem_undo(t))
 		held |= VASI_HELD_SYSV_UNDO;
 	if (vasi_has_shstk(t))
 		held |= VASI_HELD_SHSTK;

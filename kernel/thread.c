@@ -290,6 +290,9 @@ static void restart_record(struct vasi_out *out, struct task_struct *t, s32 tid)
 		now = cpu_clock_now(t, rec.clock);
 		if (now >= 0) {
 			rec.kind = VASI_RESTART_CPUSLEEP;
+			rec.clock = CPUCLOCK_PERTHREAD(rec.clock) ?
+				    CLOCK_THREAD_CPUTIME_ID :
+				    CLOCK_PROCESS_CPUTIME_ID;
 			rec.remaining_ns = max(rec.expiry_ns - now, 0LL);
 		}
 	} else if (is_function(rb->fn, "do_restart_poll")) {

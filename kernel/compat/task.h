@@ -72,6 +72,25 @@ static inline bool vasi_has_shstk(struct task_struct *t)
 #endif
 }
 
+/*
+ * Every process with threads has a list of semaphore operations to undo, and
+ * what matters is whether anything is in it. The type is private to ipc/sem.c
+ * and has been this since it was made.
+ */
+struct vasi_sem_undo_list {
+	refcount_t refcnt;
+	spinlock_t lock;	/* theirs, guards the list */
+	struct list_head list_proc;
+};
+
+static inline bool vasi_has_sem_undo(struct task_struct *t)
+{
+	struct vasi_sem_undo_list *list;
+
+	list = (struct vasi_sem_undo_list *)READ_ONCE(t->sysvsem.undo_list);
+	return list && !list_empty(&list->list_proc);
+}
+
 /* restart_block.futex.flags, private to kernel/futex, renumbered in 6.7 */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 #define VASI_FUTEX_SHARED	0x10
