@@ -57,8 +57,8 @@ SPLAT = re.compile(
 # A slow host must not make the timer look broken, nor the TSC (which is the
 # host's) unstable: that would take the clock out of the vDSO.
 CMDLINE = ("console=ttyS0 loglevel=7 panic=-1 oops=panic mitigations=off "
-           "tsc=reliable no_timer_check cgroup_no_v1=all net.ifnames=0 audit=0 watchdog_thresh=60 "
-           "rcupdate.rcu_cpu_stall_timeout=120 vm.ports=%d" % PORTS)
+           "tsc=reliable no_timer_check cgroup_no_v1=all net.ifnames=0 audit=0 "
+           "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 vm.ports=%d" % PORTS)
 
 
 class VmError(Exception):
@@ -195,6 +195,7 @@ class Vm:
         self.state = state
         self.log = os.path.join(state, "kernel.log")
         self.pid = None
+        self.kernel = None
         self.process = None     # when it is our child
 
     @classmethod
@@ -202,9 +203,11 @@ class Vm:
         vm = cls(state)
         try:
             with open(os.path.join(state, "vm.json")) as f:
-                vm.pid = json.load(f)["pid"]
+                data = json.load(f)
         except FileNotFoundError:
             raise VmError("no VM in " + state) from None
+        vm.pid = data["pid"]
+        vm.kernel = data["kernel"]
         return vm
 
     def start(self, kernel, cpus=2, mem=2048, shares=(), append="", netdev=None,
@@ -248,6 +251,7 @@ class Vm:
                                             stdin=subprocess.DEVNULL, stdout=out,
                                             stderr=out, preexec_fn=child)
         self.pid = self.process.pid
+        self.kernel = kernel.version
         with open(os.path.join(self.state, "vm.json"), "w") as f:
             json.dump({"pid": self.pid, "kernel": kernel.version,
                        "release": kernel.release}, f)
@@ -333,12 +337,17 @@ class Vm:
         finally:
             os.close(fd)
 
-    def run(self, argv, cwd=None, timeout=None, env=None):
-        """Runs a command, its output to ours; returns its exit code."""
+    def run(self, argv, cwd=None, timeout=None):
+        """Runs a command, its output to ours; returns its exit code.
+
+        It finds the kernel's series in VM_KERNEL and the folder of the modules
+        built for it in VM_MODULE_DIR.
+        """
         token = secrets.token_bytes(8)
         environment = {"PATH": GUEST_PATH, "HOME": "/root", "LANG": "C.UTF-8",
-                       "TERM": os.environ.get("TERM", "dumb"), "VM": "1"}
-        environment.update(env or {})
+                       "TERM": os.environ.get("TERM", "dumb"),
+                       "VM_KERNEL": self.kernel,
+                       "VM_MODULE_DIR": os.path.join(BUILD, "module", self.kernel)}
         strings = [cwd or os.getcwd()]
         strings += ["%s=%s" % item for item in environment.items()]
         strings += [""] + list(argv)
