@@ -47,7 +47,7 @@ int extents_build(struct extents *ret, const Mspd__Maps *maps)
 			continue;
 		x.v[x.n++] = (struct extent){
 			.start = v->start, .end = v->end,
-			.blank = !v->file,
+			.blank = !v->file, .whole = v->whole,
 		};
 	}
 	for (size_t i = 0; i < maps->n_objects; i++) {

@@ -23,12 +23,14 @@
  * @end: behind the last byte
  * @space: 0 or the memory object
  * @blank: never written to, it reads as zero on the target
+ * @whole: all that can be read is content (a mapping of a file without a name)
  */
 struct extent {
 	uint64_t start;
 	uint64_t end;
 	uint32_t space;
 	bool blank;
+	bool whole;
 };
 
 struct extents {

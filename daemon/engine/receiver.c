@@ -16,6 +16,8 @@
 #include "wire/frame.h"
 #include "wire/ring.h"
 
+/* most bytes cleared by one call: the module has a limit, too */
+#define ZERO_STEP	(4ULL << 20)
 /* holes of one round: bounded, as a peer says how many there are */
 #define MAX_HOLES	(4U << 20)
 
@@ -256,8 +258,12 @@ static int zero_apply(struct stream *st, const struct vasi_range *r)
 						      addr);
 		uint64_t stop = e->end < end ? e->end : end;
 		struct vasi_range part = *r;
-		uint64_t from = addr, to = stop;
+		uint64_t from, to;
 
+		if (stop > addr + ZERO_STEP)
+			stop = addr + ZERO_STEP;
+		from = addr;
+		to = stop;
 		if (!e->blank || pagemap_run(rc->known, r->space, addr, stop,
 					     true, &from, &to)) {
 			part.start = from;

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include "engine/fault.h"
@@ -227,15 +228,64 @@ static int item_data(struct stream *st, struct batch *b,
 }
 
 /*
- * Reads the data ranges from @first on, one after another into @data. A guest
- * that runs may have unmapped one: it is given back, as the tracker may report
- * the pages of it that are left, and passed over by making it empty.
+ * Page by page what cannot be read as a whole: behind the end of a file there
+ * is nothing, which is what the target has there, too.
  */
+static int read_sparse(struct stream *st, const struct vasi_range *r,
+		       unsigned char *data)
+{
+	for (uint64_t i = 0; i < r->pages; i++) {
+		unsigned char *page = data + (i << GUEST_PAGE_SHIFT);
+		struct vasi_range one = *r;
+		size_t done = 0;
+		int ret;
+
+		one.start += i << GUEST_PAGE_SHIFT;
+		one.pages = 1;
+		ret = st->guest->access->read(st->guest, &one, 1, page,
+					      GUEST_PAGE_SIZE, &done);
+		if (ret < 0 && ret != -EFAULT)
+			return ret;
+		if (ret < 0 || !done)
+			memset(page, 0, GUEST_PAGE_SIZE);
+	}
+	return 0;
+}
+
+/*
+ * A range that was not read. A guest that runs may have unmapped it: it is
+ * given back, as the tracker may report pages of it that are left, and passed
+ * over by making it empty. 1: it was read after all.
+ */
+static int read_failed(struct stream *st, struct send_item *it,
+		       unsigned char *data)
+{
+	int ret;
+
+	if (it->compare && !it->range.space) {
+		ret = read_sparse(st, &it->range, data);
+		return ret ? ret : 1;
+	}
+	if (st->s->suspended)
+		return -EFAULT;
+	if (!it->compare) {
+		ret = st->guest->access->mark(st->guest, &it->range, 1);
+		if (ret < 0)
+			return ret;
+	}
+	st->total.unreadable += it->range.pages;
+	it->range.pages = 0;
+	return 0;
+}
+
+/* Reads all data ranges, one after another, into the batch's buffer. */
 static int batch_read(struct stream *st, struct batch *b)
 {
+	const struct guest_access *access = st->guest->access;
 	struct vasi_range vec[BATCH_ITEMS];
 	size_t map[BATCH_ITEMS], n = 0, done = 0, used = 0;
 	int64_t begin = now_ns();
+	int ret;
 
 	for (size_t i = 0; i < b->n; i++)
 		if (b->item[i].range.kind == VASI_KIND_DATA) {
@@ -243,9 +293,7 @@ static int batch_read(struct stream *st, struct batch *b)
 			vec[n++] = b->item[i].range;
 		}
 	while (done < n) {
-		const struct guest_access *access = st->guest->access;
 		size_t step = 0;
-		int ret;
 
 		ret = access->read(st->guest, vec + done, n - done,
 				   b->data + used,
@@ -253,22 +301,18 @@ static int batch_read(struct stream *st, struct batch *b)
 				   &step);
 		if (ret < 0 && ret != -EFAULT)
 			return ret;
-		if (ret == -EFAULT)
+		if (ret < 0)
 			step = 0;
 		for (size_t i = done; i < done + step; i++)
 			used += vec[i].pages << GUEST_PAGE_SHIFT;
 		done += step;
 		if (done == n)
 			break;
-		if (st->s->suspended)
-			return -EFAULT;
-		if (!b->item[map[done]].compare) {
-			ret = access->mark(st->guest, &vec[done], 1);
-			if (ret < 0)
-				return ret;
-		}
-		st->total.unreadable += vec[done].pages;
-		b->item[map[done]].range.pages = 0;
+		ret = read_failed(st, &b->item[map[done]], b->data + used);
+		if (ret < 0)
+			return ret;
+		if (ret)
+			used += vec[done].pages << GUEST_PAGE_SHIFT;
 		done++;
 	}
 	st->total.read_ns += now_ns() - begin;

@@ -79,6 +79,8 @@ static int harvest_range(struct source *s, struct vasi_range r)
 		addr = part.start + (part.pages << GUEST_PAGE_SHIFT);
 		if (!part.pages)
 			break;
+		if (extents_find(&s->extents, part.space, part.start)->whole)
+			continue;	/* harvest_whole() */
 		if (part.kind == VASI_KIND_HOLE)
 			ret = harvest_hole(s, &part);
 		else
@@ -87,8 +89,33 @@ static int harvest_range(struct source *s, struct vasi_range r)
 	return ret;
 }
 
+/*
+ * Pages of a file are changed by whoever writes the file, which no tracker of
+ * this guest sees: they are compared each round.
+ */
+static int harvest_whole(struct source *s)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < s->extents.n && !ret; i++) {
+		const struct extent *e = &s->extents.v[i];
+		struct vasi_range r = {
+			.start = e->start, .space = e->space,
+			.pages = (e->end - e->start) >> GUEST_PAGE_SHIFT,
+			.kind = VASI_KIND_DATA, .shift = GUEST_PAGE_SHIFT,
+		};
+
+		if (e->whole)
+			ret = harvest_add(&s->harvest, &r, true);
+	}
+	return ret;
+}
+
 /**
  * struct ranges - raw output of a harvest
+ * @v: ranges
+ * @n: how many
+ * @max: room
  */
 struct ranges {
 	struct vasi_range *v;
@@ -245,11 +272,12 @@ int rounds_harvest(struct source *s, struct round_report *r)
 	ret = harvest_maps(s);
 	if (ret)
 		return ret;
-	for (size_t i = 0; i < raw.n; i++) {
+	for (size_t i = 0; i < raw.n && ret >= 0; i++)
 		ret = harvest_range(s, raw.v[i]);
-		if (ret < 0)
-			return source_guest_fail(s, ret, "harvest");
-	}
+	if (ret >= 0)
+		ret = harvest_whole(s);
+	if (ret < 0)
+		return source_guest_fail(s, ret, "harvest");
 	r->harvest_ns = now_ns() - begin;
 	r->remaining_bytes = s->harvest.data_bytes;
 	r->dirty_pages = s->harvest.data_bytes >> GUEST_PAGE_SHIFT;
@@ -265,8 +293,8 @@ int rounds_mark(struct source *s)
 	int ret = 0;
 
 	for (size_t i = 0; i < s->harvest.n && ret >= 0; i++) {
-		if (s->harvest.items[i].range.space)
-			continue;	/* compared anyway */
+		if (s->harvest.items[i].compare)
+			continue;	/* again in any case */
 		vec[n++] = s->harvest.items[i].range;
 		if (n == ARRAY_SIZE(vec)) {
 			ret = s->access->mark(s->guest, vec, n);
@@ -420,6 +448,9 @@ int rounds_run(struct source *s)
 	for (;;) {
 		struct round_report r = { 0 };
 
+		ret = files_sync(&s->capture);
+		if (ret < 0)
+			return source_guest_fail(s, ret, "syncing its files");
 		ret = rounds_harvest(s, &r);
 		if (ret)
 			return ret;

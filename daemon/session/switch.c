@@ -146,9 +146,10 @@ static int stop_guest(struct source *s)
 
 /*
  * The last round: the state is read while the last pages are on their way.
- * @ret_image is NULL if the state cannot be read; the round is good even so.
+ * Without a final image the round is good even so; @ret_state says why.
  */
-static int last_round(struct source *s, Mspd__Image **ret_image)
+static int last_round(struct source *s, Mspd__Image **ret_image,
+		      int *ret_state)
 {
 	struct round_report r = { .decision = s->last.decision };
 	Mspd__Image *image = NULL;
@@ -161,42 +162,43 @@ static int last_round(struct source *s, Mspd__Image **ret_image)
 	ret = rounds_begin(s, &r);
 	if (ret)
 		return ret;
-	state = capture_final(&s->capture, &image);
+	state = files_sync(&s->capture);
+	if (state >= 0)
+		state = capture_final(&s->capture, &image);
+	if (state < 0)
+		image = NULL;
 	pause_part(s, PAUSE_STATE);
 	ret = rounds_sent(s, &r);
 	if (!ret)
 		ret = rounds_applied(s, &r);
 	pause_part(s, PAUSE_PAGES);
-	if (ret || state < 0) {
-		if (state >= 0)
-			image_free(image);
-		image = NULL;
+	if (ret) {
+		image_free(image);
+		return ret;
 	}
 	*ret_image = image;
-	return ret;
+	*ret_state = state;
+	return 0;
 }
 
 /* Suspended with its final image, or an error. */
 static int stop_and_capture(struct source *s, Mspd__Image **ret)
 {
 	char text[400];
-	int err;
+	int err, state = 0;
 
 	for (int i = 0; i < ATTEMPTS; i++) {
-		size_t errors = s->findings.errors;
-
 		err = stop_guest(s);
 		if (err)
 			return err;
-		err = last_round(s, ret);
+		err = last_round(s, ret, &state);
 		if (err || *ret)
 			return err;
 		err = roll_back(s);
 		if (err)
 			return err;
-		if (s->findings.errors == errors)
-			return failure_set(&s->failure, -EIO,
-					   "the guest's state cannot be read");
+		if (!s->findings.errors)
+			return source_guest_fail(s, state, "reading its state");
 		if (i + 1 == ATTEMPTS)
 			break;
 		findings_clear(&s->findings);

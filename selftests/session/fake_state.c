@@ -103,6 +103,12 @@ int capture_final(struct capture *c, Mspd__Image **ret)
 	return 0;
 }
 
+int files_sync(struct capture *c)
+{
+	(void)c;
+	return 0;
+}
+
 void image_free(Mspd__Image *img)
 {
 	mspd__image__free_unpacked(img, NULL);
