@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Two VMs with vasi.ko and an mspd each, guests that move between them, TAP.
+
+A test script has functions with one argument, the Hosts, whose docstrings name
+them, and calls run(). It finds itself started again beside a pair of VMs, which
+serves all its tests. build/migrate/NAME is what the machines share (at the same
+path in each, as a SAN is); logs are there too.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+GUESTS = os.path.join(TOP, "build", "guests")
+ADDRESS = {"a": "10.77.0.1", "b": "10.77.0.2"}
+SIDES = ("a", "b")
+PORT = 7700
+FAULTY_PORT = 7701
+# For something that is lost, not for a slow machine.
+PATIENCE = 90
+
+
+class Failed(Exception):
+    """What was to hold does not."""
+
+
+class Skipped(Exception):
+    """What the test needs is not there."""
+
+
+def check(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+def say(text):
+    for line in str(text).splitlines():
+        print("# " + line, flush=True)
+
+
+def wait_for(what, condition, patience=PATIENCE):
+    end = time.monotonic() + patience
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failed("waited in vain for " + what)
+        time.sleep(0.02)
+
+
+def other(side):
+    return "b" if side == "a" else "a"
+
+
+def last_line(path):
+    """The last whole line of a file that grows."""
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(0, os.path.getsize(path) - 65536))
+            lines = f.read().split(b"\n")
+    except FileNotFoundError:
+        return ""
+    return lines[-2].decode() if len(lines) > 1 else ""
+
+
+def load_json(path):
+    try:
+        with open(path) as f:
+            return json.load(f)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+class Hosts:
+    """Both machines, and what they share."""
+
+    def __init__(self, san):
+        self.san = san
+        self.faulty = False
+
+    def start(self, side, *command):
+        """A command that runs on; its output is to be read."""
+        return subprocess.Popen([os.environ["VM_EXEC"], side, "--", *command],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, cwd=TOP)
+
+    def run(self, side, *command, fails=False):
+        """The command's output; Failed when it fails (None with @fails)."""
+        with self.start(side, *command) as process:
+            out, err = process.communicate()
+        if process.returncode == 0:
+            return out
+        if fails:
+            return None
+        raise Failed("vm-%s: '%s' ended with %d: %s" % (
+            side, " ".join(command), process.returncode,
+            (err.strip() or out.strip())[-600:]))
+
+    def mspctl(self, side, *command, fails=False):
+        return self.run(side, "build/mspctl", *command, fails=fails)
+
+    def boot(self):
+        for side in SIDES:
+            self.run(side, "sh", "-c",
+                     "build/mspd --listen 0.0.0.0:%d 2>>%s/mspd-%s.log" % (
+                         PORT, self.san, side))
+
+    def boot_faulty(self):
+        """One more mspd on vm-b: what it builds is never what was sent."""
+        if self.faulty:
+            return
+        self.run("b", "sh", "-c",
+                 "MSPD_FAULT=digest build/mspd --listen 0.0.0.0:%d "
+                 "--socket /run/faulty.sock --state-dir /run/faulty "
+                 "2>>%s/mspd-faulty.log" % (FAULTY_PORT, self.san))
+        self.faulty = True
+
+    def guests(self, side):
+        return {g["name"]: g for g in
+                json.loads(self.mspctl(side, "list", "--json"))["guests"]}
+
+    def alive(self, side, pid):
+        return self.run(side, "test", "-e", "/proc/%d/stat" % pid,
+                        fails=True) is not None
+
+    def workspace(self, name):
+        """A directory of the SAN for one guest, open to all."""
+        path = os.path.join(self.san, name)
+        os.mkdir(path)
+        os.chmod(path, 0o777)
+        return path
+
+
+class Guest:
+    """A guest that was started on vm-a by `mspctl run`, wherever it is now."""
+
+    def __init__(self, hosts, name, *command, cwd="/"):
+        self.hosts, self.name, self.side = hosts, name, "a"
+        self.dir = hosts.workspace(name)
+        self.moves = []
+        command = [c.format(dir=self.dir) for c in command]
+        hosts.mspctl("a", "run", "--name", name, "--cwd", cwd, "--output",
+                     self.dir + "/output", "--", *command)
+        self.pid = hosts.guests("a")[name]["pid"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, _error, _trace):
+        if kind:
+            self.tell_all()
+        for side in SIDES:
+            guest = self.hosts.guests(side).get(self.name)
+            if guest:
+                self.hosts.run(side, "kill", "-KILL", str(guest["pid"]), fails=True)
+                wait_for("the end of guest " + self.name,
+                         lambda: self.name not in self.hosts.guests(side))
+
+    def tell_all(self):
+        """What there is to know of a guest that is not as it should be."""
+        say("guest %s, PID %d on vm-%s, after %d moves" % (
+            self.name, self.pid, self.side, len(self.moves)))
+        for name in sorted(os.listdir(self.dir)):
+            path = os.path.join(self.dir, name)
+            if name in ("output", "report"):
+                with open(path, errors="replace") as f:
+                    say("%s: %s" % (name, f.read()[-3000:]))
+        say(self.hosts.run(self.side, "sh", "-c",
+                           "cd /proc/%d/task 2>/dev/null || exit 0; for t in *; do "
+                           "echo $t $(cat $t/comm) $(cut -d' ' -f3 $t/stat) "
+                           "$(cat $t/syscall) $(cat $t/wchan); done" % self.pid,
+                           fails=True) or "")
+
+    def start_move(self, attributes="", port=PORT):
+        """A move that is under way, as a process."""
+        command = ["migrate", "--json"]
+        if attributes:
+            command += ["-i", attributes]
+        return self.hosts.start(self.side, "build/mspctl", *command, self.name,
+                                "%s:%d" % (ADDRESS[other(self.side)], port))
+
+    def end_move(self, process, ok=True):
+        """Waits for a move; its result, after a look at both sides."""
+        out, err = process.communicate()
+        events = [json.loads(line) for line in out.splitlines()
+                  if line.startswith("{")]
+        result = next((e for e in events if e["event"] == "result"), None)
+        if not result:
+            raise Failed("no result of the move, exit code %d: %s" % (
+                process.returncode, (err or out)[-600:]))
+        if result["ok"] != ok:
+            findings = [f for e in events for f in e.get("findings", [])
+                        if f["level"] != "pass"]
+            raise Failed("%s to vm-%s: %s%s" % (
+                "the move" if ok else "a move that must fail", other(self.side),
+                result.get("error") or "done",
+                "".join("\n%(level)s %(check)s %(object)s: %(text)s" % f
+                        for f in findings)))
+        if ok:
+            self.moved(result)
+        return result
+
+    def moved(self, result):
+        was, self.side = (self.side, self.pid), other(self.side)
+        self.moves.append(result)
+        guest = self.hosts.guests(self.side).get(self.name)
+        check(guest, "vm-%s does not know the guest that moved to it" % self.side)
+        self.pid = guest["pid"]
+        check(not self.hosts.alive(*was), "the process is still on vm-%s" % was[0])
+        check(self.name not in self.hosts.guests(was[0]),
+              "vm-%s still lists the guest" % was[0])
+
+    def move(self, attributes=""):
+        with self.start_move(attributes) as process:
+            return self.end_move(process)
+
+    def rolled_back(self, attributes=""):
+        """A move that fails when the guest is stopped and built there."""
+        check(self.side == "a", "the faulty mspd is on vm-b")
+        self.hosts.boot_faulty()
+        with self.start_move(attributes, FAULTY_PORT) as process:
+            result = self.end_move(process, ok=False)
+        check("digest" in result["error"],
+              "it failed too early to be of use: " + result["error"])
+        return result
+
+    def signal(self, name):
+        self.hosts.run(self.side, "kill", "-" + name, str(self.pid))
+
+    def file(self, name):
+        return os.path.join(self.dir, name)
+
+    def ask(self, name, sig="USR1", read=load_json):
+        """Has the guest write a file anew, and reads it."""
+        path = self.file(name)
+        if os.path.exists(path):
+            os.unlink(path)
+        self.signal(sig)
+        return wait_for("%s of guest %s" % (name, self.name), lambda: read(path))
+
+    def finish(self):
+        """SIGTERM, and the end of it."""
+        self.signal("TERM")
+        wait_for("the end of guest " + self.name,
+                 lambda: not self.hosts.alive(self.side, self.pid))
+
+
+def pauses(moves):
+    """For a comment: what the pauses were."""
+    totals = sorted(m["pause_ms"]["total"] for m in moves)
+    parts = [p for p in moves[0]["pause_ms"] if p != "total"]
+    middle = len(totals) // 2
+    return "pause of %d moves: median %.1f ms, min %.1f, max %.1f; medians: %s" % (
+        len(totals), totals[middle], totals[0], totals[-1],
+        ", ".join("%s %.1f" % (p, sorted(m["pause_ms"][p] for m in moves)[middle])
+                  for p in parts))
+
+
+def run_tests(hosts, tests):
+    failed = skipped = 0
+    for number, test in enumerate(tests, 1):
+        name = test.__doc__.splitlines()[0].rstrip(".")
+        start = time.monotonic()
+        try:
+            test(hosts)
+            print("ok %d - %s" % (number, name))
+        except Skipped as why:
+            skipped += 1
+            print("ok %d - %s # SKIP %s" % (number, name, why))
+        except Failed as why:
+            failed += 1
+            say(why)
+            print("not ok %d - %s" % (number, name))
+        say("%.1f s" % (time.monotonic() - start))
+    print("1..%d" % len(tests), flush=True)
+    if failed:
+        for side in SIDES:
+            with open("%s/mspd-%s.log" % (hosts.san, side), errors="replace") as f:
+                say("mspd of vm-%s:\n%s" % (side, f.read()[-2000:]))
+    return 1 if failed else 4 if skipped == len(tests) else 0
+
+
+def run(tests, kernel_b="6.1"):
+    """Runs the tests named on the command line, or all."""
+    names = {t.__name__: t for t in tests}
+    parser = argparse.ArgumentParser(description="tests: " + ", ".join(names))
+    parser.add_argument("test", nargs="*", metavar="TEST")
+    args = parser.parse_args()
+    for name in args.test:
+        if name not in names:
+            parser.error("no test %s; there are: %s" % (name, ", ".join(names)))
+    chosen = [names[n] for n in args.test] or tests
+
+    me = os.path.abspath(sys.argv[0])
+    san = os.path.join(TOP, "build", "migrate",
+                       os.path.splitext(os.path.basename(me))[0])
+    if "VM_PAIR" not in os.environ:
+        shutil.rmtree(san, ignore_errors=True)
+        os.makedirs(san)
+        os.chmod(san, 0o777)
+        os.execv(os.path.join(TOP, "scripts", "vm", "with-pair"),
+                 ["with-pair", "--module", "--kernel-b", kernel_b, "--share",
+                  "%s:%s" % (san, san), "--log", os.path.join(san, "kernel"), "--",
+                  me, *args.test])
+    hosts = Hosts(san)
+    hosts.boot()
+    sys.exit(run_tests(hosts, chosen))
