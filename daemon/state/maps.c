@@ -277,34 +277,6 @@ static bool is_gone(const char *name)
 	return len > 10 && !strcmp(name + len - 10, " (deleted)");
 }
 
-static int shared_vma(struct capture *c, struct maps_source *s,
-		      const struct map_line *line, Mspd__Vma *vma)
-{
-	const struct vasi_object *o = find_object(s, line);
-
-	if (!o || !is_gone(line->name)) {
-		refuse(c, line, "vma.shared-file",
-		       "is a shared mapping of a file");
-		return 0;
-	}
-	if (o->flags & VASI_OBJECT_HUGETLB)
-		refuse(c, line, "vma.hugetlb", "is made of huge TLB pages");
-	else if (o->flags & VASI_OBJECT_SYSV)
-		refuse(c, line, "vma.sysv", "is a System V segment");
-	else if (o->flags & VASI_OBJECT_OUTSIDE)
-		refuse(c, line, "vma.shared",
-		       "is shared with another process");
-	vma->has_space = 1;
-	vma->space = o->space;
-	vma->has_offset = 1;
-	vma->offset = line->offset;
-	if ((line->flags & VMFLAG_KNOWN) && !(line->flags & VMFLAG_MAYWRITE)) {
-		vma->has_readonly = 1;
-		vma->readonly = 1;
-	}
-	return 0;
-}
-
 static int private_vma(struct capture *c, struct maps_source *s,
 		       const struct map_line *line, Mspd__Vma *vma)
 {
@@ -348,6 +320,44 @@ static int private_vma(struct capture *c, struct maps_source *s,
 	vma->has_offset = 1;
 	vma->offset = line->offset;
 	return vma->file ? 0 : -ENOMEM;
+}
+
+static int shared_vma(struct capture *c, struct maps_source *s,
+		      const struct map_line *line, Mspd__Vma *vma)
+{
+	const struct vasi_object *o = find_object(s, line);
+
+	/*
+	 * What nobody can write through is like a private mapping that was
+	 * never written; glibc maps its gconv-modules.cache so.
+	 */
+	if (!o && (line->flags & VMFLAG_KNOWN) &&
+	    !(line->flags & VMFLAG_MAYWRITE) && !is_gone(line->name)) {
+		vma->has_readonly = 1;
+		vma->readonly = 1;
+		return private_vma(c, s, line, vma);
+	}
+	if (!o || !is_gone(line->name)) {
+		refuse(c, line, "vma.shared-file",
+		       "is a shared mapping of a file");
+		return 0;
+	}
+	if (o->flags & VASI_OBJECT_HUGETLB)
+		refuse(c, line, "vma.hugetlb", "is made of huge TLB pages");
+	else if (o->flags & VASI_OBJECT_SYSV)
+		refuse(c, line, "vma.sysv", "is a System V segment");
+	else if (o->flags & VASI_OBJECT_OUTSIDE)
+		refuse(c, line, "vma.shared",
+		       "is shared with another process");
+	vma->has_space = 1;
+	vma->space = o->space;
+	vma->has_offset = 1;
+	vma->offset = line->offset;
+	if ((line->flags & VMFLAG_KNOWN) && !(line->flags & VMFLAG_MAYWRITE)) {
+		vma->has_readonly = 1;
+		vma->readonly = 1;
+	}
+	return 0;
 }
 
 static void refuse_flag(struct capture *c, const struct map_line *line)
