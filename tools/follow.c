@@ -7,6 +7,9 @@
 #include "follow.h"
 #include "lib/cleanup.h"
 
+/* a prediction above is none: nothing was sent yet to make one from */
+#define PAUSE_UNKNOWN_MS	1e9
+
 /**
  * struct view - one migration being shown
  * @self: for messages
@@ -54,33 +57,45 @@ static const char *text(const json_t *obj, const char *name)
 	return json_string_value(json_object_get(obj, name)) ?: "";
 }
 
+/* the prediction, for as long as there is one */
+static const char *predicted(const json_t *e, char *buf, size_t len)
+{
+	double ms = real(e, "predicted_pause_ms");
+
+	if (ms < PAUSE_UNKNOWN_MS)
+		snprintf(buf, len, "pause ~%.0f ms", ms);
+	else
+		snprintf(buf, len, "pause not known yet");
+	return buf;
+}
+
 static void show_progress(struct view *v, const json_t *e)
 {
-	char left[32], rate[32];
+	char left[32], rate[32], pause[32];
 
 	if (!v->terminal)
 		return;
-	printf("\r\033[Kround %lld  %3.0f %%  %s left  %.0f dirty pages/s  %s/s  pause ~%.0f ms",
+	printf("\r\033[Kround %lld  %3.0f %%  %s left  %.0f dirty pages/s  %s/s  %s",
 	       integer(e, "round"), real(e, "percent"),
 	       human_bytes(real(e, "remaining_bytes"), left, sizeof(left)),
 	       real(e, "dirty_pages_per_s"),
 	       human_bytes(real(e, "goodput_Bps"), rate, sizeof(rate)),
-	       real(e, "predicted_pause_ms"));
+	       predicted(e, pause, sizeof(pause)));
 	fflush(stdout);
 	v->open_line = true;
 }
 
 static void show_round(struct view *v, const json_t *e)
 {
-	char sent[32], rate[32];
+	char sent[32], rate[32], pause[32];
 
 	end_line(v);
-	printf("round %lld: %lld pages (%lld zero), %s in %.0f ms, %s/s, %.0f dirty pages/s, pause ~%.0f ms: %s%s%s\n",
+	printf("round %lld: %lld pages (%lld zero), %s in %.0f ms, %s/s, %.0f dirty pages/s, %s: %s%s%s\n",
 	       integer(e, "round"), integer(e, "pages"), integer(e, "zero"),
 	       human_bytes(real(e, "bytes"), sent, sizeof(sent)),
 	       real(e, "ns") / 1e6,
 	       human_bytes(real(e, "goodput_Bps"), rate, sizeof(rate)),
-	       real(e, "dirty_pages_per_s"), real(e, "predicted_pause_ms"),
+	       real(e, "dirty_pages_per_s"), predicted(e, pause, sizeof(pause)),
 	       text(e, "decision"), *text(e, "why") ? ", " : "",
 	       text(e, "why"));
 	fflush(stdout);

@@ -383,8 +383,9 @@ static void log_result(const struct job *j)
 	long long ms = (j->ended - j->started) / NSEC_PER_MSEC;
 
 	if (j->m.validate_only)
-		log_notice("guest %s: validation of a move to %s: %s", guest,
-			   j->peer, ok ? "it can be moved" : error ?: "refused");
+		log_notice("guest %s: validation of a move %s %s: %s", guest,
+			   j->side == JOB_SOURCE ? "to" : "from", j->peer,
+			   ok ? "it can be moved" : error ?: "refused");
 	else if (ok && j->side == JOB_SOURCE)
 		log_notice("guest %s: moved to %s in %lld ms", guest, j->peer,
 			   ms);
@@ -409,6 +410,9 @@ static void finish(struct job *j, int status)
 		j->result = missing_result(j, status);
 	if (!j->result)
 		j->result = json_object();
+	/* a target learns only now what it was for */
+	if (json_is_true(json_object_get(j->result, "validate_only")))
+		j->m.validate_only = true;
 	json_object_set_new(j->result, "elapsed_ms",
 			    json_integer((j->ended - j->started) /
 					 NSEC_PER_MSEC));
