@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Peers that do not keep to the protocol: neither side may lose its guest, hang
+ * or write where it was not told to
+ */
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "lib/byteorder.h"
+#include "lib/clock.h"
+#include "lib/digest.h"
+#include "session/drive.h"
+#include "session/world.h"
+#include "tap.h"
+#include "wire/control.h"
+#include "wire/frame.h"
+#include "wire/sock.h"
+
+#define STREAM_ID	77
+
+static int64_t soon(void)
+{
+	return deadline_in(5000);
+}
+
+/* -- targets that a source meets */
+
+static void peer_garbage(int fd)
+{
+	char junk[4096];
+
+	for (size_t i = 0; i < sizeof(junk); i++)
+		junk[i] = rand();
+	sock_send(fd, junk, sizeof(junk), soon());
+	sleep_ms(200);
+}
+
+static void peer_web(int fd)
+{
+	static const char text[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
+
+	sock_send(fd, text, sizeof(text) - 1, soon());
+}
+
+static void peer_close(int fd)
+{
+	close(fd);
+}
+
+static void peer_silent(int fd)
+{
+	char c;
+
+	sock_recv(fd, &c, 1, soon());
+	while (sock_recv(fd, &c, 1, soon()) != -ECONNRESET)
+		;
+}
+
+static void preamble(int fd, unsigned int min, unsigned int max)
+{
+	unsigned char buf[8];
+
+	put_le32(buf, CONTROL_MAGIC);
+	put_le16(buf + 4, min);
+	put_le16(buf + 6, max);
+	sock_send(fd, buf, sizeof(buf), soon());
+	sock_recv(fd, buf, sizeof(buf), soon());
+}
+
+static void peer_newer(int fd)
+{
+	preamble(fd, 7, 9);
+	sleep_ms(200);
+}
+
+/* a good preamble, then garbage where the first message is due */
+static void peer_half(int fd)
+{
+	preamble(fd, 1, 1);
+	peer_garbage(fd);
+}
+
+static void peer_order(int fd)
+{
+	Mspd__RoundApplied m = MSPD__ROUND_APPLIED__INIT;
+
+	preamble(fd, 1, 1);
+	m.round = 3;
+	control_send(fd, CONTROL_ROUND_APPLIED, &m.base, soon());
+	peer_silent(fd);
+}
+
+static void test_bad_targets(void)
+{
+	static const struct {
+		const char *what, *text;
+		void (*peer)(int fd);
+	} peers[] = {
+		{ "speaks garbage", "is not mspd", peer_garbage },
+		{ "is a web server", "is not mspd", peer_web },
+		{ "closes at once", "127.0.0.1", peer_close },
+		{ "says nothing", "does not answer in time", peer_silent },
+		{ "is of a later version",
+		  "speaks protocol 7 to 9, this mspd 1 to 1", peer_newer },
+		{ "goes over to garbage", "no message of it", peer_half },
+		{ "sends what nobody asked for", "where it does not belong",
+		  peer_order },
+	};
+
+	for (size_t i = 0; i < sizeof(peers) / sizeof(*peers); i++) {
+		int ret;
+
+		world_new();
+		ret = drive(&(struct drive){ .peer = peers[i].peer,
+					     .reply_ms = 500 });
+		ok(rolled_back(ret, peers[i].text) && !world->suspends,
+		   "a target that %s", peers[i].what);
+	}
+}
+
+/* -- sources that a target meets */
+
+static int target_pid;
+static int control;
+static uint8_t token[TOKEN_BYTES];
+static uint16_t data_port;
+
+static void target_new(void)
+{
+	uint16_t port;
+
+	world_new();
+	target_pid = target_worker(&port, NULL, NULL);
+	control = sock_connect("127.0.0.1", port, soon());
+	must(control >= 0);
+}
+
+/* it ended by itself, says @text, and nothing of a guest is left */
+static bool target_gave_up(const char *text)
+{
+	int status;
+	bool good;
+
+	close(control);
+	status = target_wait(target_pid);
+	good = WIFEXITED(status) && !WEXITSTATUS(status) &&
+	       strstr(world->target_error, text) && !world->running &&
+	       world->opens == 0 &&
+	       (!world->prepared || world->aborted);
+	if (!good)
+		note("status %d, \"%s\", opens %d, prepared %d, aborted %d",
+		     status, world->target_error, world->opens,
+		     world->prepared, world->aborted);
+	return good;
+}
+
+/* what the target says last */
+static bool told(const char *text)
+{
+	struct control_message msg;
+	bool good = false;
+
+	while (!good && !control_recv(control, soon(), &msg)) {
+		if (msg.type == CONTROL_FAILED)
+			good = strstr(msg.failed->text, text);
+		if (msg.type == CONTROL_FAILED && !good)
+			note("told \"%s\"", msg.failed->text);
+		control_free(&msg);
+	}
+	return good;
+}
+
+static void hello(const char *name, uint32_t abi)
+{
+	Mspd__Hello m = MSPD__HELLO__INIT;
+	struct control_versions v;
+
+	must(control_preamble(control, soon(), &v) == 1);
+	m.name = (char *)name;
+	m.uuid = "01234567-89ab-cdef-0123-456789abcdef";
+	m.stream_id = STREAM_ID;
+	m.streams = 1;
+	m.abi = abi;
+	m.page_size = 4096;
+	must(!control_send(control, CONTROL_HELLO, &m.base, soon()));
+}
+
+static void expect(enum control_type type)
+{
+	struct control_message msg = { 0 };
+	int ret = control_recv(control, soon(), &msg);
+
+	if (ret || msg.type != type)
+		note("%d, %s: %s", ret, control_name(msg.type),
+		     msg.type == CONTROL_FAILED ? msg.failed->text : "");
+	must(!ret && msg.type == type);
+	if (type == CONTROL_PREPARED) {
+		memcpy(token, msg.prepared->token.data, TOKEN_BYTES);
+		data_port = msg.prepared->data_port;
+	}
+	control_free(&msg);
+}
+
+static int data_connect(const uint8_t *with)
+{
+	struct stream_hello h = { .stream_id = STREAM_ID };
+	unsigned char buf[HELLO_BYTES];
+	int fd = sock_connect("127.0.0.1", data_port, soon());
+
+	must(fd >= 0);
+	memcpy(h.token, with, TOKEN_BYTES);
+	stream_hello_encode(buf, &h);
+	must(!sock_send(fd, buf, sizeof(buf), soon()));
+	return fd;
+}
+
+static void prepare(void)
+{
+	Mspd__Prepare m = MSPD__PREPARE__INIT;
+	Mspd__Image img = MSPD__IMAGE__INIT;
+
+	target_new();
+	hello("redis", VASI_ABI_VERSION);
+	expect(CONTROL_WELCOME);
+	img.version = 1;
+	m.image = &img;
+	must(!control_send(control, CONTROL_PREPARE, &m.base, soon()));
+	expect(CONTROL_PREPARED);
+}
+
+static void announce(uint32_t round)
+{
+	Mspd__RoundMaps m = MSPD__ROUND_MAPS__INIT;
+	Mspd__Maps maps = MSPD__MAPS__INIT;
+	Mspd__Vma vma = MSPD__VMA__INIT, *list[] = { &vma };
+
+	vma.start = WORLD_BASE;
+	vma.end = WORLD_BASE + 16 * WORLD_PAGE;
+	maps.n_vmas = 1;
+	maps.vmas = list;
+	maps.round = round;
+	m.round = round;
+	m.maps = &maps;
+	must(!control_send(control, CONTROL_ROUND_MAPS, &m.base, soon()));
+}
+
+/* a frame with one range, right but for what the caller makes wrong */
+static void frame(int fd, struct frame_header h, struct vasi_range r)
+{
+	unsigned char buf[FRAME_HEADER_BYTES + FRAME_RANGE_BYTES + 4096];
+	const size_t head = FRAME_HEADER_BYTES + FRAME_RANGE_BYTES;
+	uint64_t d;
+
+	memset(buf, 0x77, sizeof(buf));
+	if (!h.stream_id)
+		h.stream_id = STREAM_ID;
+	h.type = FRAME_PAGES;
+	h.nr_ranges = 1;
+	h.payload = 4096;
+	d = digest_page(r.space, r.start, buf + head);
+	frame_encode_range(buf + FRAME_HEADER_BYTES, &r);
+	frame_encode(buf, &h);
+	h.digest ^= frame_digest(buf, head, &d, 1);
+	frame_encode(buf, &h);
+	sock_send(fd, buf, sizeof(buf), soon());
+}
+
+static void test_bad_handshakes(void)
+{
+	Mspd__Ping ping = MSPD__PING__INIT;
+	Mspd__Commit commit = MSPD__COMMIT__INIT;
+
+	target_new();
+	peer_garbage(control);
+	ok(target_gave_up("is not mspd"), "a source that speaks garbage");
+	target_new();
+	ok(target_gave_up("did not introduce itself"),
+	   "one that closes at once");
+	target_new();
+	must(sock_recv(control, &(char[8]){ 0 }, 8, soon()) == 0);
+	ok(sock_recv(control, &(char){ 0 }, 1, soon()) != -ETIMEDOUT &&
+	   target_gave_up("did not introduce itself"),
+	   "one that says nothing is dropped");
+	target_new();
+	preamble(control, 2, 3);
+	ok(target_gave_up("protocol 2 to 3"), "one of another version");
+	target_new();
+	hello("../etc", VASI_ABI_VERSION);
+	ok(told("malformed name") && target_gave_up("malformed"),
+	   "a name that is a path");
+	target_new();
+	hello("redis", VASI_ABI_VERSION + 1);
+	ok(told("ABI version") && target_gave_up("ABI version"),
+	   "a module of another ABI");
+	target_new();
+	world->plan.no_module = true;
+	hello("redis", VASI_ABI_VERSION);
+	ok(told("module is not usable") && target_gave_up("not loaded"),
+	   "a target without the module");
+	target_new();
+	must(control_preamble(control, soon(),
+			      &(struct control_versions){ 0 }) == 1);
+	must(!control_send(control, CONTROL_PING, &ping.base, soon()));
+	ok(told("Ping where Hello was due") && target_gave_up("Ping"),
+	   "another message than Hello");
+	target_new();
+	hello("redis", VASI_ABI_VERSION);
+	expect(CONTROL_WELCOME);
+	commit.stream_id = STREAM_ID;
+	must(!control_send(control, CONTROL_COMMIT, &commit.base, soon()));
+	ok(told("does not belong here") && target_gave_up("Commit"),
+	   "Commit before there is anything");
+}
+
+static void test_bad_streams(void)
+{
+	uint8_t wrong[TOKEN_BYTES] = { 1 };
+	int a, b;
+
+	prepare();
+	a = data_connect(wrong);
+	ok(sock_recv(a, &(char){ 0 }, 1, soon()) == -ECONNRESET,
+	   "a wrong token is not let in");
+	b = data_connect(token);
+	announce(1);
+	expect(CONTROL_MAPS_DONE);
+	ok(true, "and does not keep the right one out");
+	close(a);
+	close(b);
+	ok(target_gave_up("closed"), "a data connection that closes");
+
+	prepare();
+	announce(1);
+	ok(told("RoundMaps where Abort was due") && target_gave_up("RoundMaps"),
+	   "going on without the data connections");
+}
+
+static void test_bad_frames(void)
+{
+	static const struct {
+		const char *what, *text;
+		struct frame_header h;
+		struct vasi_range r;
+	} bad[] = {
+		{ "outside the mappings", "outside the mappings",
+		  { .round = 1 },
+		  { .start = WORLD_BASE + 16 * WORLD_PAGE, .pages = 1 } },
+		{ "in an object that is not there", "outside the mappings",
+		  { .round = 1 }, { .space = 1, .pages = 1 } },
+		{ "with more pages than content", "do not match",
+		  { .round = 1 }, { .start = WORLD_BASE, .pages = 2 } },
+		{ "with more pages than fit", "more pages than fit",
+		  { .round = 1 }, { .start = WORLD_BASE, .pages = 300 } },
+		{ "at no page", "a malformed range", { .round = 1 },
+		  { .start = WORLD_BASE + 1, .pages = 1 } },
+		{ "of the next round", "a frame of round 2", { .round = 2 },
+		  { .start = WORLD_BASE, .pages = 1 } },
+		{ "that is not the next", "frame 5 where 0", { .round = 1,
+		  .seq = 5 }, { .start = WORLD_BASE, .pages = 1 } },
+		{ "of another stream", "another stream", { .round = 1,
+		  .stream = 1 }, { .start = WORLD_BASE, .pages = 1 } },
+		{ "of another migration", "another stream", { .round = 1,
+		  .stream_id = 1 }, { .start = WORLD_BASE, .pages = 1 } },
+		{ "with a wrong digest", "is corrupt", { .round = 1,
+		  .digest = 1 }, { .start = WORLD_BASE, .pages = 1 } },
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		int fd;
+
+		prepare();
+		fd = data_connect(token);
+		announce(1);
+		expect(CONTROL_MAPS_DONE);
+		frame(fd, bad[i].h, bad[i].r);
+		ok(told(bad[i].text) && target_gave_up(bad[i].text) &&
+		   !world->frames_outside &&
+		   world->target[0] == 0, "a frame %s", bad[i].what);
+		close(fd);
+	}
+}
+
+static void test_good_frame(void)
+{
+	Mspd__StreamTotal total = MSPD__STREAM_TOTAL__INIT, *list[] = { &total };
+	struct frame_header end = {
+		.type = FRAME_ROUND_END, .round = 1, .seq = 1,
+		.stream_id = STREAM_ID,
+	};
+	Mspd__RoundEnd m = MSPD__ROUND_END__INIT;
+	unsigned char buf[FRAME_HEADER_BYTES];
+	int fd;
+
+	for (int wrong = 0; wrong < 2; wrong++) {
+		prepare();
+		fd = data_connect(token);
+		announce(1);
+		expect(CONTROL_MAPS_DONE);
+		frame(fd, (struct frame_header){ .round = 1 },
+		      (struct vasi_range){ .start = WORLD_BASE, .pages = 1 });
+		frame_encode(buf, &end);
+		end.digest = frame_digest(buf, sizeof(buf), NULL, 0);
+		frame_encode(buf, &end);
+		end.digest = 0;
+		must(!sock_send(fd, buf, sizeof(buf), soon()));
+		m.round = 1;
+		m.n_streams = 1;
+		m.streams = list;
+		total.frames = 1;
+		total.pages = 1 + wrong;
+		must(!control_send(control, CONTROL_ROUND_END, &m.base,
+				   soon()));
+		if (wrong) {
+			ok(told("totals of the streams") &&
+			   target_gave_up("totals"),
+			   "totals that do not match");
+		} else {
+			expect(CONTROL_ROUND_APPLIED);
+			ok(world->target[0] == 0x77, "a frame that is right");
+			ok(target_gave_up("closed the connection"),
+			   "then the source dies");
+		}
+		close(fd);
+	}
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	test_bad_targets();
+	test_bad_handshakes();
+	test_bad_streams();
+	test_bad_frames();
+	test_good_frame();
+	world_free();
+	return tap_end();
+}

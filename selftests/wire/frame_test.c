@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "lib/byteorder.h"
+#include "lib/digest.h"
+#include "tap.h"
+#include "wire/frame.h"
+
+static const struct frame_header good = {
+	.type = FRAME_PAGES, .stream = 3, .round = 7, .seq = 0x123456789abcULL,
+	.stream_id = 0xfedcba9876543210ULL, .nr_ranges = 2, .payload = 8192,
+	.digest = 0x1111222233334444ULL,
+};
+
+static bool header_rejected(void (*spoil)(unsigned char *buf))
+{
+	unsigned char buf[FRAME_HEADER_BYTES];
+	struct frame_header h = { .seq = 42 };
+
+	frame_encode(buf, &good);
+	spoil(buf);
+	return frame_decode(&h, buf) == -EPROTO && h.seq == 42;
+}
+
+static void spoil_magic(unsigned char *b) { b[0] ^= 1; }
+static void spoil_version(unsigned char *b) { b[4] = 2; }
+static void spoil_type(unsigned char *b) { b[6] = 9; }
+static void spoil_zero(unsigned char *b) { b[10] = 1; }
+static void spoil_zero2(unsigned char *b) { b[47] = 1; }
+static void spoil_zero3(unsigned char *b) { b[48] = 1; }
+static void spoil_round(unsigned char *b) { put_le32(b + 12, 0); }
+static void spoil_none(unsigned char *b) { put_le32(b + 32, 0); }
+static void spoil_many(unsigned char *b) { put_le32(b + 32, 1025); }
+static void spoil_size(unsigned char *b) { put_le32(b + 36, 257 * 4096); }
+static void spoil_part(unsigned char *b) { put_le32(b + 36, 4097); }
+static void spoil_end(unsigned char *b) { b[6] = FRAME_ROUND_END; }
+
+static void test_header(void)
+{
+	static const struct {
+		const char *what;
+		void (*spoil)(unsigned char *buf);
+	} bad[] = {
+		{ "another magic", spoil_magic },
+		{ "another version", spoil_version },
+		{ "an unknown type", spoil_type },
+		{ "a reserved field", spoil_zero },
+		{ "a second reserved field", spoil_zero2 },
+		{ "a third reserved field", spoil_zero3 },
+		{ "round 0", spoil_round },
+		{ "no ranges", spoil_none },
+		{ "too many ranges", spoil_many },
+		{ "too much content", spoil_size },
+		{ "content that is no page", spoil_part },
+		{ "an end of a round with content", spoil_end },
+	};
+	unsigned char buf[FRAME_HEADER_BYTES];
+	struct frame_header h;
+
+	frame_encode(buf, &good);
+	ok(!frame_decode(&h, buf) && h.type == good.type &&
+	   h.stream == good.stream && h.round == good.round &&
+	   h.seq == good.seq && h.stream_id == good.stream_id &&
+	   h.nr_ranges == good.nr_ranges && h.payload == good.payload &&
+	   h.digest == good.digest, "a header comes back as it was");
+	ok(!memcmp(buf, "VSIF\1\0\1\0\3\0\0\0\7\0\0\0", 16),
+	   "and is what the documentation says");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		ok(header_rejected(bad[i].spoil), "refused: %s", bad[i].what);
+}
+
+static bool range_rejected(struct vasi_range r, size_t at, unsigned char value)
+{
+	unsigned char buf[FRAME_RANGE_BYTES];
+	struct vasi_range out = { .start = 42 };
+
+	frame_encode_range(buf, &r);
+	if (at)
+		buf[at] = value;
+	return frame_decode_range(&out, buf) == -EPROTO && out.start == 42;
+}
+
+static void test_range(void)
+{
+	struct vasi_range r = {
+		.start = 0x7fff12345000, .pages = 0x12345, .space = 9,
+		.kind = VASI_KIND_ZERO, .shift = 21,
+	}, out;
+	unsigned char buf[FRAME_RANGE_BYTES];
+
+	frame_encode_range(buf, &r);
+	ok(!frame_decode_range(&out, buf) && out.start == r.start &&
+	   out.pages == r.pages && out.space == r.space &&
+	   out.kind == r.kind && out.shift == r.shift && !out.member,
+	   "a range comes back as it was");
+	ok(range_rejected(r, 18, 3), "refused: an unknown kind");
+	ok(range_rejected(r, 16, 1), "refused: another member");
+	ok(range_rejected(r, 20, 1), "refused: a reserved field");
+	r.pages = 0;
+	ok(range_rejected(r, 0, 0), "refused: no pages");
+	r.pages = 1;
+	r.start++;
+	ok(range_rejected(r, 0, 0), "refused: not at a page");
+	r.start = 0xfffffffffffff000;
+	ok(range_rejected(r, 0, 0), "refused: the last page of all");
+	r.start = (1ULL << 57) - 4096;
+	ok(!range_rejected(r, 0, 0), "taken: the last user page");
+	r.pages = 2;
+	ok(range_rejected(r, 0, 0), "refused: one more");
+	r.pages = 0xffffffff;
+	ok(range_rejected(r, 0, 0), "refused: as many as can be said");
+}
+
+static void test_digest(void)
+{
+	unsigned char head[FRAME_HEADER_BYTES + FRAME_RANGE_BYTES];
+	uint64_t pages[2] = { 1, 2 }, d;
+	int seen = 0;
+
+	memset(head, 0x5a, sizeof(head));
+	d = frame_digest(head, sizeof(head), pages, 2);
+	put_le64(head + 56, d);
+	ok(frame_digest(head, sizeof(head), pages, 2) == d,
+	   "the digest does not cover itself");
+	for (size_t i = 0; i < sizeof(head) * 8; i++) {
+		if (i >= 56 * 8 && i < 64 * 8)
+			continue;
+		head[i / 8] ^= 1 << i % 8;
+		seen += frame_digest(head, sizeof(head), pages, 2) != d;
+		head[i / 8] ^= 1 << i % 8;
+	}
+	ok(seen == sizeof(head) * 8 - 64, "but every other bit (%d)", seen);
+	pages[1] = 3;
+	ok(frame_digest(head, sizeof(head), pages, 2) != d, "and the pages");
+}
+
+static void test_hello(void)
+{
+	struct stream_hello h = {
+		.stream_id = 0x1234, .stream = 5, .token = "0123456789abcde",
+	}, out;
+	unsigned char buf[HELLO_BYTES];
+
+	stream_hello_encode(buf, &h);
+	ok(!stream_hello_decode(&out, buf) && out.stream_id == h.stream_id &&
+	   out.stream == h.stream && !memcmp(out.token, h.token, TOKEN_BYTES),
+	   "a hello comes back as it was");
+	buf[40] = 1;
+	ok(stream_hello_decode(&out, buf) == -EPROTO,
+	   "refused: a reserved field in it");
+	buf[40] = 0;
+	buf[0] = 0;
+	ok(stream_hello_decode(&out, buf) == -EPROTO,
+	   "refused: another magic");
+}
+
+static void test_page(void)
+{
+	unsigned char page[GUEST_PAGE_SIZE] = { 0 };
+	uint64_t a;
+
+	ok(page_is_zero(page), "a page of zeroes");
+	ok(digest_page(0, 4096, page) == digest_zero(0, 4096),
+	   "has the digest of one");
+	page[4095] = 1;
+	ok(!page_is_zero(page), "its last byte counts");
+	a = digest_page(0, 4096, page);
+	ok(a != digest_page(0, 8192, page), "the address counts");
+	ok(a != digest_page(1, 4096, page), "the space counts");
+	ok(a && digest_zero(0, 0), "none is 0");
+}
+
+int main(void)
+{
+	test_header();
+	test_range();
+	test_digest();
+	test_hello();
+	test_page();
+	return tap_end();
+}
