@@ -113,7 +113,6 @@ static int capture(struct capture *c, enum capture_when when,
 	mspd__image__init(img);
 	img->version = 1;
 	img->final = when == CAPTURE_FINAL;
-	c->suspended = img->final;
 
 	r = read_records(c);
 	for (i = 0; i < nr_resources && !r; i++)
@@ -138,9 +137,12 @@ int capture_early(struct capture *c, Mspd__Image **ret)
 
 int capture_final(struct capture *c, Mspd__Image **ret)
 {
-	int r = capture(c, CAPTURE_FINAL, ret);
+	const bool suspended = c->suspended;
+	int r;
 
-	c->suspended = false;
+	c->suspended = true;
+	r = capture(c, CAPTURE_FINAL, ret);
+	c->suspended = suspended;
 	return r;
 }
 

@@ -29,7 +29,7 @@
 
 #define BLOB_LOWEST	0x20000UL	/* above mmap_min_addr and the shell */
 #define SOCK_NR_ABOVE	64		/* of the highest descriptor */
-#define NOFILE_LIMIT	1048576
+#define NOFILE_ABOVE	4096	/* the socket, for descriptors on their way */
 #define REAP_TRIES	2000
 
 int restore_fail(struct restore *r, int err, const char *check,
@@ -193,9 +193,22 @@ static int socket_number(const Mspd__Image *early)
 	return above + SOCK_NR_ABOVE;
 }
 
+static int raise_nofile(pid_t pid, rlim_t want)
+{
+	struct rlimit nofile;
+
+	if (prlimit(pid, RLIMIT_NOFILE, NULL, &nofile))
+		return -errno;
+	if (nofile.rlim_cur >= want)
+		return 0;
+	nofile.rlim_cur = want;
+	if (nofile.rlim_max < want)
+		nofile.rlim_max = want;
+	return prlimit(pid, RLIMIT_NOFILE, &nofile, NULL) ? -errno : 0;
+}
+
 static int build_shell(struct restore *r, const Mspd__Image *early)
 {
-	const struct rlimit nofile = { NOFILE_LIMIT, NOFILE_LIMIT };
 	_cleanup_close_ int program = -1, ours = -1, theirs = -1;
 	struct ns_spec spec = {
 		.pid = early->process->pid,
@@ -227,8 +240,9 @@ static int build_shell(struct restore *r, const Mspd__Image *early)
 		return -ENOMEM;
 	r->threads[0] = (struct restore_thread){ spec.pid, r->ns.pid };
 	r->nr_threads = 1;
-	if (prlimit(r->ns.pid, RLIMIT_NOFILE, &nofile, NULL))
-		return -errno;
+	err = raise_nofile(r->ns.pid, (rlim_t)spec.sock_nr + NOFILE_ABOVE);
+	if (err)
+		return err;
 	err = remote_open(&r->remote, r->ns.pid, ours, spec.sock_nr);
 	if (err)
 		return err;

@@ -59,7 +59,9 @@ enum connections { CONNECTIONS_REFUSE, CONNECTIONS_CLOSE };
  * @connections: what to do with established connections
  * @records: last answer of VASI_STATE, owned
  * @records_len: its length
- * @suspended: final capture, the guest does not run
+ * @suspended: the guest does not run; set and cleared by the caller, so that
+ *	capture_maps() in the pause need not read what costs as much as the
+ *	guest has memory (capture_final() knows by itself)
  * @findings: where refusals go
  * @files: what is remembered of its files, of resource_files
  * @maps: what is remembered of its mappings, of resource_maps
