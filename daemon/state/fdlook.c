@@ -83,6 +83,17 @@ int fd_copy(struct fd_look *look, const struct fd_entry *e)
 	return fd < 0 ? -errno : fd;
 }
 
+bool fd_first_of_file(const struct fd_look *look, const struct fd_entry *e)
+{
+	size_t i;
+
+	for (i = 0; i < look->n; i++)
+		if (look->v[i].st.st_ino == e->st.st_ino &&
+		    look->v[i].st.st_dev == e->st.st_dev)
+			return look->v[i].first == e;
+	return true;
+}
+
 static void look_at_socket(struct fd_look *look, struct fd_entry *e)
 {
 	_cleanup_close_ int fd = fd_copy(look, e);

@@ -90,6 +90,8 @@ int fd_refuse(struct fd_look *look, const struct fd_entry *e,
 int fd_copy(struct fd_look *look, const struct fd_entry *e);
 /* value of line "@name:" in fdinfo, NULL = none; ends at a newline */
 const char *fd_info(const struct fd_entry *e, const char *name);
+/* is it the first description of its file? */
+bool fd_first_of_file(const struct fd_look *look, const struct fd_entry *e);
 bool fd_info_u64(const struct fd_entry *e, const char *name, int base,
 		 uint64_t *ret);
 
@@ -158,13 +160,13 @@ struct placed_file {
 };
 
 /**
- * struct placed_pipe - a pipe that descriptions are ends of
- * @peer: OpenFile.peer
- * @end: its ends here, for reading and for writing
+ * struct placed_shared - what several descriptions lead to
+ * @peer: OpenFile.peer of them
+ * @end: here: a pipe's ends for reading and for writing; a memory file
  * @taken: the description of the end is in use
  */
-struct placed_pipe {
-	uint32_t peer;
+struct placed_shared {
+	uint64_t peer;
 	int end[2];
 	bool taken[2];
 };
@@ -174,8 +176,8 @@ struct placed_pipe {
  * @r: the guest
  * @v: descriptions
  * @n: how many
- * @pipes: pipes
- * @nr_pipes: how many
+ * @shared: pipes and memory files
+ * @nr_shared: how many
  * @serial: last one given to a description
  * @image: being put back
  * @final: it is the final one
@@ -187,8 +189,8 @@ struct files_target {
 	struct restore *r;
 	struct placed_file *v;
 	size_t n;
-	struct placed_pipe *pipes;
-	size_t nr_pipes;
+	struct placed_shared *shared;
+	size_t nr_shared;
 	uint64_t serial;
 	const Mspd__Image *image;
 	bool final;
@@ -197,6 +199,10 @@ struct files_target {
 	size_t nr_tokens;
 };
 
+/* that of @peer; NULL = not there */
+struct placed_shared *files_shared(struct files_target *t, uint64_t peer);
+/* a new one, which owns the descriptors of @end (-1: none) */
+int files_share(struct files_target *t, uint64_t peer, const int end[2]);
 /* whose descriptor is @fd in the image being put back? NULL = nobody's */
 struct placed_file *files_by_nr(struct files_target *t, int fd);
 /* the description being opened for @of leaves folder @temp */

@@ -58,6 +58,30 @@ struct placed_file *files_by_nr(struct files_target *t, int fd)
 	return NULL;
 }
 
+struct placed_shared *files_shared(struct files_target *t, uint64_t peer)
+{
+	size_t i;
+
+	for (i = 0; i < t->nr_shared; i++)
+		if (t->shared[i].peer == peer)
+			return &t->shared[i];
+	return NULL;
+}
+
+int files_share(struct files_target *t, uint64_t peer, const int end[2])
+{
+	struct placed_shared *v;
+
+	v = reallocarray(t->shared, t->nr_shared + 1, sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	t->shared = v;
+	v[t->nr_shared++] = (struct placed_shared){
+		.peer = peer, .end = { end[0], end[1] },
+	};
+	return 0;
+}
+
 int files_temp(struct files_target *t, const Mspd__OpenFile *of,
 	       const char *temp)
 {
@@ -415,17 +439,17 @@ int files_finish(struct restore *r, const Mspd__Image *final)
 	return put_back(t);
 }
 
-static void close_pipes(struct files_target *t)
+static void close_shared(struct files_target *t)
 {
 	size_t i, j;
 
-	for (i = 0; i < t->nr_pipes; i++)
+	for (i = 0; i < t->nr_shared; i++)
 		for (j = 0; j < 2; j++)
-			if (t->pipes[i].end[j] >= 0)
-				close(t->pipes[i].end[j]);
-	free(t->pipes);
-	t->pipes = NULL;
-	t->nr_pipes = 0;
+			if (t->shared[i].end[j] >= 0)
+				close(t->shared[i].end[j]);
+	free(t->shared);
+	t->shared = NULL;
+	t->nr_shared = 0;
 }
 
 /*
@@ -461,7 +485,7 @@ static int files_listen(struct restore *r, const Mspd__Image *final)
 		t->v[i].copy = -1;
 		t->v[i].file = NULL;
 	}
-	close_pipes(t);
+	close_shared(t);
 	return 0;
 }
 
@@ -482,7 +506,7 @@ void files_done(struct restore *r, bool alive)
 			t->v[i].kind->done(t, &t->v[i], alive);
 		forget(&t->v[i]);
 	}
-	close_pipes(t);
+	close_shared(t);
 	free(t->token_dev);
 	free(t->v);
 	free(t);

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/sched/types.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -278,11 +279,25 @@ static int sched_target_check(const struct restore_options *opt,
 	return r;
 }
 
+/* or the score that is raised could not be lowered again */
+static bool may_lower_score(void)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+
+	return !syscall(SYS_capget, &header, data) &&
+		data[0].effective & 1U << CAP_SYS_RESOURCE;
+}
+
 static int sched_prepare(struct restore *r, const Mspd__Image *early)
 {
 	int err;
 
 	(void)early;
+	if (!may_lower_score())
+		return 0;
 	err = write_number(r->ns.pid, "oom_score_adj", "%lld", OOM_FIRST);
 	return err ? restore_fail(r, err, "sched.oom", "process",
 				  "oom_score_adj: %s", strerror(-err)) : 0;

@@ -34,6 +34,8 @@ static int space_of(struct fd_look *look, const struct fd_entry *e,
 	int r;
 
 	*ret = 0;
+	if (!g)
+		return 0;
 	v = calloc(MAX_OBJECTS, sizeof(*v));
 	if (!v)
 		return -ENOMEM;
@@ -107,9 +109,6 @@ static int capture(struct fd_look *look, struct fd_entry *e,
 	of->has_seals = 1;
 	of->pos = e->pos;
 	of->has_pos = 1;
-	/* before an attach nobody knows of objects; the mapping is checked */
-	if (!look->c->guest)
-		return 0;
 	r = space_of(look, e, &space);
 	if (r)
 		return r;
@@ -118,12 +117,16 @@ static int capture(struct fd_look *look, struct fd_entry *e,
 		of->has_space = 1;
 		return 0;
 	}
-	return copy_content(look, e, fd, of);
+	of->peer = e->st.st_ino;
+	of->has_peer = 1;
+	return fd_first_of_file(look, e) ? copy_content(look, e, fd, of) : 0;
 }
 
-static int make(struct files_target *t, const Mspd__OpenFile *of, int *ret_fd)
+/* The first description of it has the content. */
+static int make(struct files_target *t, const Mspd__OpenFile *of)
 {
 	_cleanup_close_ int fd = -1;
+	int end[2], r;
 
 	fd = memfd_create(of->name ? of->name : "", MFD_CLOEXEC |
 			  MFD_ALLOW_SEALING);
@@ -136,29 +139,40 @@ static int make(struct files_target *t, const Mspd__OpenFile *of, int *ret_fd)
 	if (of->seals && fcntl(fd, F_ADD_SEALS, of->seals))
 		return files_fail(t, of, -errno, "seals %x: %s", of->seals,
 				  strerror(errno));
-	*ret_fd = steal_fd(&fd);
-	return 0;
+	end[0] = fd;
+	end[1] = -1;
+	r = files_share(t, of->peer, end);
+	if (!r)
+		steal_fd(&fd);
+	return r;
+}
+
+static int object_of(struct files_target *t, const Mspd__OpenFile *of)
+{
+	int r;
+
+	if (of->has_space) {
+		r = restore_object_fd(t->r, of->space);
+		return r >= 0 ? r : files_fail(t, of, r,
+					       "memory object %u is missing",
+					       of->space);
+	}
+	if (!files_shared(t, of->peer)) {
+		r = make(t, of);
+		if (r)
+			return r;
+	}
+	return files_shared(t, of->peer)->end[0];
 }
 
 static int open_memfd(struct files_target *t, const Mspd__OpenFile *of,
 		      int *ret_fd)
 {
-	_cleanup_close_ int made = -1;
+	int object = object_of(t, of), fd;
 	char path[32];
-	int object, fd, r;
 
-	if (of->has_space) {
-		object = restore_object_fd(t->r, of->space);
-		if (object < 0)
-			return files_fail(t, of, object,
-					  "memory object %u is missing",
-					  of->space);
-	} else {
-		r = make(t, of, &made);
-		if (r)
-			return r;
-		object = made;
-	}
+	if (object < 0)
+		return object;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", object);
 	fd = open(path, ((int)of->flags & ~(O_CREAT | O_EXCL | O_TRUNC)) |
 		  O_CLOEXEC);

@@ -79,22 +79,17 @@ static int capture(struct fd_look *look, struct fd_entry *e,
 		   Mspd__OpenFile *of)
 {
 	_cleanup_close_ int fd = -1;
-	struct fd_entry *first, *reader = NULL, *o;
+	struct fd_entry *reader = NULL, *o;
 	int size;
 
 	if (e->flags & O_EXCL)
 		return fd_refuse(look, e, "fd.pipe.watch",
 				 "a notification pipe can't be moved; close it first");
-	first = e;
-	for (o = look->v; o < look->v + look->n; o++) {
-		if (!match(o) || o->st.st_ino != e->st.st_ino)
-			continue;
-		if (o->fd < first->fd)
-			first = o;
-		if (!reader && readable(o->flags))
+	for (o = look->v; o < look->v + look->n && !reader; o++)
+		if (match(o) && o->st.st_ino == e->st.st_ino &&
+		    readable(o->flags))
 			reader = o;
-	}
-	of->peer = first->id;
+	of->peer = e->st.st_ino;
 	of->has_peer = 1;
 	fd = fd_copy(look, e);
 	if (fd < 0)
@@ -109,32 +104,23 @@ static int capture(struct fd_look *look, struct fd_entry *e,
 	return 0;
 }
 
-static struct placed_pipe *find(struct files_target *t, uint32_t peer)
+static int get(struct files_target *t, uint64_t peer, struct placed_shared **ret)
 {
-	size_t i;
+	int end[2], r;
 
-	for (i = 0; i < t->nr_pipes; i++)
-		if (t->pipes[i].peer == peer)
-			return &t->pipes[i];
-	return NULL;
-}
-
-static struct placed_pipe *get(struct files_target *t, uint32_t peer)
-{
-	struct placed_pipe *p = find(t, peer);
-
-	if (p)
-		return p;
-	p = reallocarray(t->pipes, t->nr_pipes + 1, sizeof(*p));
-	if (!p)
-		return NULL;
-	t->pipes = p;
-	p += t->nr_pipes;
-	*p = (struct placed_pipe){ .peer = peer };
-	if (pipe2(p->end, O_CLOEXEC))
-		return NULL;
-	t->nr_pipes++;
-	return p;
+	*ret = files_shared(t, peer);
+	if (*ret)
+		return 0;
+	if (pipe2(end, O_CLOEXEC))
+		return -errno;
+	r = files_share(t, peer, end);
+	if (r) {
+		close(end[0]);
+		close(end[1]);
+		return r;
+	}
+	*ret = files_shared(t, peer);
+	return 0;
 }
 
 /*
@@ -144,13 +130,13 @@ static struct placed_pipe *get(struct files_target *t, uint32_t peer)
 static int open_pipe(struct files_target *t, const Mspd__OpenFile *of,
 		     int *ret_fd)
 {
-	struct placed_pipe *p = get(t, of->peer);
-	int mode = (int)of->flags & O_ACCMODE, end = mode == O_WRONLY, fd;
+	int mode = (int)of->flags & O_ACCMODE, end = mode == O_WRONLY, fd, r;
+	struct placed_shared *p;
 	char path[32];
 
-	if (!p)
-		return files_fail(t, of, errno ? -errno : -ENOMEM, "%s",
-				  strerror(errno));
+	r = get(t, of->peer, &p);
+	if (r)
+		return files_fail(t, of, r, "%s", strerror(-r));
 	if (mode != O_RDWR && !(of->flags & 0100000) && !p->taken[end]) {
 		fd = fcntl(p->end[end], F_DUPFD_CLOEXEC, 0);
 		p->taken[end] = fd >= 0;
@@ -162,6 +148,11 @@ static int open_pipe(struct files_target *t, const Mspd__OpenFile *of,
 		return files_fail(t, of, -errno, "%s", strerror(errno));
 	*ret_fd = fd;
 	return 0;
+}
+
+static bool same(const Mspd__OpenFile *a, const Mspd__OpenFile *b)
+{
+	return a->peer == b->peer;
 }
 
 static int fill(struct files_target *t, struct placed_file *p, int wr)
@@ -186,7 +177,7 @@ static int fill(struct files_target *t, struct placed_file *p, int wr)
 
 static int settle(struct files_target *t, struct placed_file *p)
 {
-	struct placed_pipe *pipe = find(t, p->file->peer);
+	struct placed_shared *pipe = files_shared(t, p->file->peer);
 
 	if (!pipe)
 		return -EBADMSG;
@@ -202,5 +193,6 @@ const struct fd_kind fd_kind_pipe = {
 	.match = match,
 	.capture = capture,
 	.open = open_pipe,
+	.same = same,
 	.settle = settle,
 };
