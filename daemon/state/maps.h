@@ -28,7 +28,8 @@ enum vma_special {
 #define ADVICE_LOCKED		(1u << 8)
 #define ADVICE_LOCKONFAULT	(1u << 9)
 #define ADVICE_NORESERVE	(1u << 10)
-#define ADVICE_ALL		((1u << 11) - 1)
+#define ADVICE_ACCOUNTED	(1u << 11) /* was writable once */
+#define ADVICE_ALL		((1u << 12) - 1)
 
 /* -- pure: maps_text.c */
 
@@ -127,6 +128,21 @@ int maps_capture(struct capture *c, Mspd__Maps **ret);
 /* -- maps_restore.c: the target */
 
 struct restore;
+struct map_job;
+
+/* one more remote call of @job; @of: what it is for, NULL if it may fail */
+int map_job_call(struct map_job *job, const struct map_change *of, long nr,
+		 const uint64_t *arg);
+/* maps what @change says; its file was opened by map_job_open() */
+int map_job_map(struct map_job *job, const struct map_change *change);
+int map_job_advise(struct map_job *job, const struct map_change *change);
+int map_job_open(struct map_job *job, const Mspd__Vma *vma);
+struct restore *map_job_restore(struct map_job *job);
+/* makes the calls, and forgets them */
+int map_job_run(struct map_job *job);
+
+/* -- maps_unite.c: makes each mapping one that the kernel has in pieces */
+int maps_unite(struct map_job *job, const Mspd__Maps *maps);
 /* brings the guest's mappings to @maps, which is copied */
 int maps_apply(struct restore *r, const Mspd__Maps *maps);
 int maps_target_check(const struct restore_options *opt,

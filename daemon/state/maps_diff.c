@@ -12,6 +12,7 @@
 #include "lib/cleanup.h"
 #include "state/maps.h"
 
+#define ONLY_BY_MAP (ADVICE_NORESERVE | ADVICE_ACCOUNTED)
 #define THP (ADVICE_HUGEPAGE | ADVICE_NOHUGEPAGE)
 
 struct changes {
@@ -153,7 +154,7 @@ static int add_unmap(struct changes *c, uint64_t start, uint64_t end)
 static int add_map(struct changes *c, uint64_t start, uint64_t end,
 		   const Mspd__Vma *vma)
 {
-	uint32_t advice = (uint32_t)vma->advice & ~ADVICE_NORESERVE;
+	uint32_t advice = (uint32_t)vma->advice & ~ONLY_BY_MAP;
 	int r;
 
 	r = add(c, (struct map_change){ MAP_OP_MAP, start, end, vma, 0, 0 });
@@ -171,11 +172,13 @@ static int add_kept(struct changes *c, uint64_t start, uint64_t end,
 	if (old->prot != vma->prot)
 		r = add(c, (struct map_change){ MAP_OP_PROTECT, start, end,
 						vma, 0, 0 });
-	if (!r && old->advice != vma->advice)
+	if (!r && ((old->advice ^ vma->advice) & ~(uint64_t)ONLY_BY_MAP))
 		r = add(c, (struct map_change){
 				MAP_OP_ADVISE, start, end, vma,
-				(uint32_t)(old->advice & ~vma->advice),
-				(uint32_t)(vma->advice & ~old->advice) });
+				(uint32_t)(old->advice & ~vma->advice) &
+				~ONLY_BY_MAP,
+				(uint32_t)(vma->advice & ~old->advice) &
+				~ONLY_BY_MAP });
 	return r;
 }
 

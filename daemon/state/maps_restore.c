@@ -39,7 +39,7 @@ struct opened {
 	int nr;
 };
 
-struct apply {
+struct map_job {
 	struct restore *r;
 	struct opened *files;
 	size_t nr_files;
@@ -54,8 +54,8 @@ static void object_text(const struct map_change *change, char *buf, size_t len)
 		 change->end);
 }
 
-static int add_call(struct apply *a, const struct map_change *of, long nr,
-		    const uint64_t *arg)
+int map_job_call(struct map_job *a, const struct map_change *of, long nr,
+		 const uint64_t *arg)
 {
 	struct remote_call *call;
 
@@ -81,7 +81,7 @@ static int add_call(struct apply *a, const struct map_change *of, long nr,
 }
 
 #define add_remote(a, of, nr, ...) \
-	add_call(a, of, nr, REMOTE_ARGS(__VA_ARGS__ __VA_OPT__(,) \
+	map_job_call(a, of, nr, REMOTE_ARGS(__VA_ARGS__ __VA_OPT__(,) \
 					0, 0, 0, 0, 0, 0))
 
 static struct restore_object *object_of(const struct restore *r, uint32_t space)
@@ -200,7 +200,7 @@ static int object_open(struct restore *r, uint32_t space, bool readonly,
 	return fd < 0 ? -errno : fd;
 }
 
-static struct opened *find_opened(struct apply *a, const Mspd__Vma *vma)
+static struct opened *find_opened(struct map_job *a, const Mspd__Vma *vma)
 {
 	size_t i;
 
@@ -215,7 +215,7 @@ static struct opened *find_opened(struct apply *a, const Mspd__Vma *vma)
 	return NULL;
 }
 
-static int open_for(struct apply *a, const Mspd__Vma *vma)
+int map_job_open(struct map_job *a, const Mspd__Vma *vma)
 {
 	struct opened *v, o = { .id = vma->file, .space = vma->space,
 				.readonly = vma->readonly, .fd = -1 };
@@ -241,38 +241,22 @@ static int open_for(struct apply *a, const Mspd__Vma *vma)
 					    vma->space, strerror(-err));
 		o.fd = err;
 	}
-	v[a->nr_files++] = o;
-	return 0;
+	a->files[a->nr_files++] = o;
+	/* the mappings of a new guest use few files: one stop for each */
+	return remote_send_fds(&a->r->remote, &o.fd, 1,
+			       &a->files[a->nr_files - 1].nr);
 }
 
-static int send_files(struct apply *a)
-{
-	size_t done = 0, i;
-	int err = 0;
-
-	while (done < a->nr_files && !err) {
-		int fds[REMOTE_MAX_FDS], nrs[REMOTE_MAX_FDS];
-		size_t n = a->nr_files - done;
-
-		if (n > REMOTE_MAX_FDS)
-			n = REMOTE_MAX_FDS;
-		for (i = 0; i < n; i++)
-			fds[i] = a->files[done + i].fd;
-		err = remote_send_fds(&a->r->remote, fds, n, nrs);
-		for (i = 0; i < n && !err; i++)
-			a->files[done + i].nr = nrs[i];
-		done += n;
-	}
-	return err;
-}
-
-static int call_map(struct apply *a, const struct map_change *change)
+int map_job_map(struct map_job *a, const struct map_change *change)
 {
 	const Mspd__Vma *vma = change->vma;
 	uint64_t flags = MAP_FIXED_NOREPLACE |
 			 (vma->flags & (MAP_SHARED | MAP_PRIVATE |
 					MAP_GROWSDOWN));
 	const struct opened *o = find_opened(a, vma);
+	/* once writable, always accounted: such neighbours become one */
+	const bool write = (vma->advice & ADVICE_ACCOUNTED) &&
+			   !(vma->prot & PROT_WRITE);
 	uint64_t offset = 0;
 	int nr = -1, err;
 
@@ -285,8 +269,12 @@ static int call_map(struct apply *a, const struct map_change *change)
 		flags |= MAP_ANONYMOUS;
 	}
 	err = add_remote(a, change, __NR_mmap, change->start,
-			 change->end - change->start, vma->prot, flags, nr,
+			 change->end - change->start,
+			 vma->prot | (write ? PROT_WRITE : 0), flags, nr,
 			 offset);
+	if (!err && write)
+		err = add_remote(a, change, __NR_mprotect, change->start,
+				 change->end - change->start, vma->prot);
 	if (!err && vma->name) {
 		uint64_t name = remote_copy(&a->r->remote, vma->name,
 					    strlen(vma->name) + 1);
@@ -314,7 +302,7 @@ static const struct advice {
 	{ ADVICE_WIPEONFORK, MADV_WIPEONFORK, MADV_KEEPONFORK, false },
 };
 
-static int call_advise(struct apply *a, const struct map_change *change)
+int map_job_advise(struct map_job *a, const struct map_change *change)
 {
 	const uint64_t len = change->end - change->start;
 	size_t i, j;
@@ -340,7 +328,7 @@ static int call_advise(struct apply *a, const struct map_change *change)
 	return err;
 }
 
-static int call_change(struct apply *a, const struct map_change *change)
+static int call_change(struct map_job *a, const struct map_change *change)
 {
 	const uint64_t len = change->end - change->start;
 
@@ -348,19 +336,24 @@ static int call_change(struct apply *a, const struct map_change *change)
 	case MAP_OP_UNMAP:
 		return add_remote(a, change, __NR_munmap, change->start, len);
 	case MAP_OP_MAP:
-		return call_map(a, change);
+		return map_job_map(a, change);
 	case MAP_OP_PROTECT:
 		return add_remote(a, change, __NR_mprotect, change->start, len,
 				  change->vma->prot);
 	case MAP_OP_ADVISE:
-		return call_advise(a, change);
+		return map_job_advise(a, change);
 	}
 	return -EINVAL;
 }
 
-static int run(struct apply *a)
+struct restore *map_job_restore(struct map_job *a)
 {
-	size_t i;
+	return a->r;
+}
+
+int map_job_run(struct map_job *a)
+{
+	size_t i, n;
 	int err;
 
 	if (!a->nr_calls)
@@ -368,7 +361,9 @@ static int run(struct apply *a)
 	err = remote_batch(&a->r->remote, 0, a->calls, a->nr_calls);
 	if (err)
 		return err;
-	for (i = 0; i < a->nr_calls; i++) {
+	n = a->nr_calls;
+	a->nr_calls = 0;
+	for (i = 0; i < n; i++) {
 		const struct remote_call *call = &a->calls[i];
 		char object[64];
 
@@ -383,23 +378,27 @@ static int run(struct apply *a)
 	return 0;
 }
 
-static int apply_changes(struct apply *a, const struct map_change *changes,
-			 size_t n)
+static int apply_changes(struct map_job *a, const Mspd__Maps *maps,
+			 const struct map_change *changes, size_t n)
 {
 	size_t i;
 	int err = 0;
 
+	if (!n)
+		return 0;
 	for (i = 0; i < n && !err; i++)
 		if (changes[i].op == MAP_OP_MAP)
-			err = open_for(a, changes[i].vma);
-	if (!err)
-		err = send_files(a);
+			err = map_job_open(a, changes[i].vma);
 	for (i = 0; i < n && !err; i++)
 		err = call_change(a, &changes[i]);
+	if (!err)
+		err = map_job_run(a);
+	if (!err)
+		err = maps_unite(a, maps);
 	for (i = 0; i < a->nr_files && !err; i++)
 		err = add_remote(a, NULL, __NR_close, a->files[i].nr);
 	if (!err)
-		err = run(a);
+		err = map_job_run(a);
 	remote_reset(&a->r->remote);
 	return err;
 }
@@ -440,7 +439,7 @@ static Mspd__Maps *copy_maps(const Mspd__Maps *maps)
 
 int maps_apply(struct restore *r, const Mspd__Maps *maps)
 {
-	struct apply a = { .r = r };
+	struct map_job a = { .r = r };
 	struct map_change *changes = NULL;
 	Mspd__Maps *copy = NULL;
 	size_t i, n;
@@ -459,7 +458,7 @@ int maps_apply(struct restore *r, const Mspd__Maps *maps)
 	if (!err)
 		err = maps_diff(r->maps, maps, &changes, &n);
 	if (!err)
-		err = apply_changes(&a, changes, n);
+		err = apply_changes(&a, maps, changes, n);
 	for (i = 0; i < a.nr_files; i++)
 		if (!a.files[i].keep)
 			close(a.files[i].fd);
@@ -483,7 +482,7 @@ int restore_maps(struct restore *r, const Mspd__Maps *maps)
 
 int restore_drop(struct restore *r, const struct vasi_range *vec, size_t n)
 {
-	struct apply a = { .r = r };
+	struct map_job a = { .r = r };
 	size_t i;
 	int err = 0;
 
@@ -504,7 +503,7 @@ int restore_drop(struct restore *r, const struct vasi_range *vec, size_t n)
 				(off_t)len) ? -errno : 0;
 	}
 	if (!err)
-		err = run(&a);
+		err = map_job_run(&a);
 	free(a.calls);
 	free(a.of);
 	return err;

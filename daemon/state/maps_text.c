@@ -17,8 +17,8 @@ static const struct flag {
 	uint32_t bit;
 } carried[] = {
 	{ "rd", 0 }, { "wr", 0 }, { "ex", 0 }, { "sh", 0 },
-	{ "mr", 0 }, { "me", 0 }, { "ms", 0 }, { "ac", 0 },
-	{ "sd", 0 }, { "mw", VMFLAG_MAYWRITE },
+	{ "mr", 0 }, { "me", 0 }, { "ms", 0 }, { "sd", 0 },
+	{ "ac", ADVICE_ACCOUNTED }, { "mw", VMFLAG_MAYWRITE },
 	{ "gd", VMFLAG_GROWSDOWN }, { "sr", ADVICE_SEQUENTIAL },
 	{ "rr", ADVICE_RANDOM }, { "dc", ADVICE_DONTFORK },
 	{ "dd", ADVICE_DONTDUMP }, { "hg", ADVICE_HUGEPAGE },

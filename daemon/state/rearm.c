@@ -59,12 +59,10 @@ static void poll_call(const Mspd__Restart *b, int64_t left, struct call *ret)
 		      (uint64_t)((left + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
 }
 
-static int futex_call(struct restore *r, const Mspd__Image *final,
-		      const Mspd__Restart *b, struct call *ret)
+static int futex_call(struct restore *r, const Mspd__Restart *b,
+		      struct call *ret)
 {
 	const bool real = b->user4 & VASI_RESTART_FUTEX_CLOCKRT;
-	int64_t expiry = real ? b->expiry_ns :
-			 final->process->clock_monotonic_ns + b->remaining_ns;
 
 	ret->nr = __NR_futex;
 	ret->arg[0] = b->user1;
@@ -73,33 +71,48 @@ static int futex_call(struct restore *r, const Mspd__Image *final,
 		       FUTEX_PRIVATE_FLAG);
 	ret->arg[2] = b->user2;
 	ret->arg[5] = b->user3;
-	if (b->remaining_ns < 0)
+	if (b->expiry_ns < 0)
 		return 0;
-	return put_timespec(r, expiry, &ret->arg[3]) ? 0 : -ENOBUFS;
+	return put_timespec(r, b->expiry_ns, &ret->arg[3]) ? 0 : -ENOBUFS;
+}
+
+/*
+ * What is left on the guest's clock, which ran on; of a clock that stood still
+ * (CPU time) all that was.
+ */
+static int64_t time_left(const struct restore *r, const Mspd__Image *final,
+			 const Mspd__Restart *b)
+{
+	int64_t left = b->remaining_ns;
+
+	if (b->kind == VASI_RESTART_CPUSLEEP)
+		return left > 0 ? left : 0;
+	if (b->clock == CLOCK_MONOTONIC)
+		left = b->expiry_ns - clock_ns(CLOCK_MONOTONIC) -
+		       r->opt.timens_monotonic_ns;
+	else if (b->clock == CLOCK_BOOTTIME)
+		left = b->expiry_ns - clock_ns(CLOCK_BOOTTIME) -
+		       r->opt.timens_boottime_ns;
+	else
+		left -= restore_elapsed_ns(r, final->process);
+	return left > 0 ? left : 0;
 }
 
 static int make_call(struct restore *r, const Mspd__Image *final,
 		     const Mspd__Restart *b, struct call *ret)
 {
-	const int64_t elapsed = restore_elapsed_ns(r, final->process);
-	int64_t left = b->remaining_ns;
+	const int64_t left = time_left(r, final, b);
 
 	*ret = (struct call){};
 	switch (b->kind) {
 	case VASI_RESTART_NANOSLEEP:
-	case VASI_RESTART_POLL:
-		left = left > elapsed ? left - elapsed : 0;
-		break;
-	}
-	switch (b->kind) {
-	case VASI_RESTART_NANOSLEEP:
 	case VASI_RESTART_CPUSLEEP:
-		return sleep_call(r, b, left > 0 ? left : 0, ret);
+		return sleep_call(r, b, left, ret);
 	case VASI_RESTART_POLL:
 		poll_call(b, left, ret);
 		return 0;
 	case VASI_RESTART_FUTEX:
-		return futex_call(r, final, b, ret);
+		return futex_call(r, b, ret);
 	default:
 		return -EPROTO;
 	}

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include "lib/cleanup.h"
 #include "state/process.h"
 #include "state/threads.h"
@@ -38,7 +39,20 @@ static int add_regset(Mspd__Thread *t, const struct vasi_record *rec)
 	return bytes_set(&set->data, record_payload(rec), rec->payload);
 }
 
-static int add_restart(Mspd__Thread *t, const struct vasi_record *rec)
+/* absolute times as the guest counts them, with the offsets of its namespace */
+static int64_t guest_time(const struct capture *c, int clock, int64_t ns)
+{
+	const struct vasi_rec_process *p = process_record(c);
+
+	if (ns < 0)
+		return ns;
+	if (clock == CLOCK_MONOTONIC)
+		return ns + p->timens_monotonic;
+	return clock == CLOCK_BOOTTIME ? ns + p->timens_boottime : ns;
+}
+
+static int add_restart(struct capture *c, Mspd__Thread *t,
+		       const struct vasi_record *rec)
 {
 	const struct vasi_rec_restart *from = record_payload(rec);
 	Mspd__Restart *to;
@@ -56,7 +70,7 @@ static int add_restart(Mspd__Thread *t, const struct vasi_record *rec)
 	to->has_clock = 1;
 	to->clock = from->clock;
 	to->has_expiry_ns = 1;
-	to->expiry_ns = from->expiry_ns;
+	to->expiry_ns = guest_time(c, from->clock, from->expiry_ns);
 	to->has_remaining_ns = 1;
 	to->remaining_ns = from->remaining_ns;
 	to->has_user1 = 1;
@@ -135,7 +149,7 @@ static int thread_capture(struct capture *c, const struct vasi_record *rec,
 		if (r2->type == VASI_REC_REGSET)
 			r = add_regset(t, r2);
 		else if (r2->type == VASI_REC_RESTART && !t->restart)
-			r = add_restart(t, r2);
+			r = add_restart(c, t, r2);
 		else if (r2->type == VASI_REC_SIGPENDING && !t->pending)
 			r = siginfos_set(&t->pending, &t->n_pending, r2);
 	}

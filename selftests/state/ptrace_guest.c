@@ -348,6 +348,7 @@ static int stop_thread(struct ptrace_guest *p, pid_t tid)
 		if (status >> 16 != PTRACE_EVENT_STOP)
 			ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status));
 	} while (status >> 16 != PTRACE_EVENT_STOP);
+	ptrace_guest_restart_eintr(tid);
 	v = reallocarray(p->threads, p->nr_threads + 1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;

@@ -32,6 +32,8 @@ struct ptrace_guest {
 };
 
 int ptrace_guest_state(struct guest *g, void **ret_buf, size_t *ret_len);
+/* calls that ptrace makes fail with EINTR though nothing has happened */
+void ptrace_guest_restart_eintr(pid_t tid);
 int32_t ptrace_guest_inner_tid(pid_t pid, pid_t tid);
 
 #endif /* SELFTESTS_STATE_PTRACE_GUEST_H */

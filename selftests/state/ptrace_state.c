@@ -133,9 +133,9 @@ static long ask_bytes(struct ptrace_guest *p, pid_t tid, long nr,
 	return got;
 }
 
-/* calls that ptrace makes fail with EINTR though nothing has happened */
-static void restart_eintr(struct user_regs_struct *regs)
+void ptrace_guest_restart_eintr(pid_t tid)
 {
+	struct user_regs_struct regs;
 	static const long calls[] = {
 		__NR_epoll_wait, __NR_epoll_pwait, __NR_rt_sigtimedwait,
 		__NR_semop, __NR_semtimedop, __NR_accept, __NR_accept4,
@@ -144,10 +144,14 @@ static void restart_eintr(struct user_regs_struct *regs)
 	};
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(calls); i++)
-		if ((long)regs->orig_rax == calls[i] &&
-		    (long)regs->rax == -EINTR)
-			regs->rax = (unsigned long)-ERESTARTNOHAND;
+	ptrace(PTRACE_GETREGS, tid, 0, &regs);
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		if ((long)regs.orig_rax == calls[i] &&
+		    (long)regs.rax == -EINTR) {
+			regs.rax = (unsigned long)-ERESTARTNOHAND;
+			ptrace(PTRACE_SETREGS, tid, 0, &regs);
+		}
+	}
 }
 
 static int64_t read_time(struct ptrace_guest *p, uint64_t at)
@@ -162,7 +166,9 @@ static int64_t read_time(struct ptrace_guest *p, uint64_t at)
 static void put_restart(struct ptrace_guest *p, struct out *o, int32_t tid,
 			const struct user_regs_struct *r)
 {
-	struct vasi_rec_restart b = { .expiry_ns = -1, .remaining_ns = -1 };
+	struct vasi_rec_restart b = { .expiry_ns = -1, .remaining_ns = -1,
+				      .clock = CLOCK_MONOTONIC };
+	bool absolute = false;
 
 	switch (r->orig_rax) {
 	case __NR_nanosleep:
@@ -171,7 +177,6 @@ static void put_restart(struct ptrace_guest *p, struct out *o, int32_t tid,
 		const uint64_t left = clock ? r->r10 : r->rsi;
 
 		b.kind = VASI_RESTART_NANOSLEEP;
-		b.clock = clock ? (int)r->rdi : CLOCK_MONOTONIC;
 		b.user1 = left;
 		b.remaining_ns = read_time(p, left ? left :
 					   clock ? r->rdx : r->rdi);
@@ -190,19 +195,26 @@ static void put_restart(struct ptrace_guest *p, struct out *o, int32_t tid,
 		b.user2 = (uint32_t)r->rdx;
 		b.user3 = (r->rsi & 0x7f) == FUTEX_WAIT_BITSET ?
 			  (uint32_t)r->r9 : ~0U;
-		b.user4 = r->rsi & FUTEX_PRIVATE_FLAG ? 0 : 1;
+		b.user4 = r->rsi & FUTEX_PRIVATE_FLAG ? 0 :
+			  VASI_RESTART_FUTEX_SHARED;
 		b.remaining_ns = read_time(p, r->r10);
-		if ((r->rsi & 0x7f) == FUTEX_WAIT_BITSET) {
-			b.expiry_ns = b.remaining_ns;
-			b.remaining_ns -= clock_ns(CLOCK_MONOTONIC);
-			if (r->rsi & FUTEX_CLOCK_REALTIME) {
-				b.user4 |= 2;
-				b.remaining_ns = 0;
-			}
+		absolute = (r->rsi & 0x7f) == FUTEX_WAIT_BITSET;
+		if (r->rsi & FUTEX_CLOCK_REALTIME) {
+			b.user4 |= VASI_RESTART_FUTEX_CLOCKRT;
+			b.clock = CLOCK_REALTIME;
 		}
 		break;
 	default:
 		b.kind = VASI_RESTART_UNKNOWN;
+	}
+	/* (offsets of a time namespace are not looked at: there are none) */
+	if (b.remaining_ns >= 0 && absolute) {
+		b.expiry_ns = b.remaining_ns;
+		b.remaining_ns -= clock_ns(b.clock);
+		if (b.remaining_ns < 0)
+			b.remaining_ns = 0;
+	} else if (b.remaining_ns >= 0) {
+		b.expiry_ns = b.remaining_ns + clock_ns(b.clock);
 	}
 	put(o, VASI_REC_RESTART, tid, 0, &b, sizeof(b));
 }
@@ -249,7 +261,6 @@ static void put_thread(struct ptrace_guest *p, struct out *o,
 		return;
 	}
 	ptrace(PTRACE_GETREGS, t->host_tid, 0, &regs);
-	restart_eintr(&regs);
 	rec.where = (long)regs.orig_rax >= 0 ? VASI_WHERE_SYSCALL :
 					       VASI_WHERE_USER;
 	put(o, VASI_REC_REGSET, t->tid, NT_PRSTATUS, &regs, sizeof(regs));
