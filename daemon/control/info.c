@@ -2,7 +2,6 @@
 /*
  * Methods server.*: the daemon itself
  */
-#include <string.h>
 #include <sys/utsname.h>
 #include "control/job.h"
 #include "control/rpc.h"
@@ -13,13 +12,14 @@ static json_t *server_info(struct client *c, json_t *params,
 	const struct server *s = c->server;
 	struct vasi_query q = { 0 };
 	struct utsname u;
+	char why[256];
 	json_t *obj;
 	int r;
 
 	(void)params;
 	(void)err;
 	uname(&u);
-	r = s->access->probe(&q);
+	r = server_access(s, &q, why, sizeof(why));
 	obj = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:i, s:b, s:i, s:i, s:i}",
 			"version", VASI_VERSION, "kernel", u.release,
 			"host", u.nodename, "pid", (int)s->pid,
@@ -29,8 +29,7 @@ static json_t *server_info(struct client *c, json_t *params,
 			"active_source", (int)job_count(s, JOB_SOURCE),
 			"active_target", (int)job_count(s, JOB_TARGET));
 	if (r < 0 && obj)
-		json_object_set_new(obj, "vasi_error",
-				    json_string(strerror(-r)));
+		json_object_set_new(obj, "vasi_error", json_string(why));
 	return obj;
 }
 

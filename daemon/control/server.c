@@ -20,7 +20,6 @@
 #include "control/client.h"
 #include "control/job.h"
 #include "control/server.h"
-#include "guest/guest.h"
 #include "lib/cleanup.h"
 #include "log.h"
 #include "state/ns.h"
@@ -97,6 +96,21 @@ void server_check_stop(struct server *s)
 	if (s->stopping && !job_count(s, JOB_SOURCE) &&
 	    !job_count(s, JOB_TARGET))
 		s->loop.stop = true;
+}
+
+int server_access(const struct server *s, struct vasi_query *ret_query,
+		  char *ret_why, size_t len)
+{
+	int r = s->access->probe(ret_query);
+
+	if (r == -ENOENT || r == -ENXIO || r == -ENODEV)
+		snprintf(ret_why, len, "/dev/vasi is not there; load vasi.ko (modprobe vasi)");
+	else if (r == -EPROTONOSUPPORT)
+		snprintf(ret_why, len, "/dev/vasi has another ABI than this mspd (%u); load the vasi.ko that was built with it",
+			 VASI_ABI_VERSION);
+	else if (r < 0)
+		snprintf(ret_why, len, "/dev/vasi: %s", strerror(-r));
+	return r;
 }
 
 const char *server_cgroup(const struct server *s, const char *name, char *buf,
@@ -284,6 +298,7 @@ int server_open(struct server *s, const struct config *c)
 {
 	struct vasi_query query;
 	struct group *gr;
+	char why[256];
 	int r;
 
 	*s = (struct server) {
@@ -339,10 +354,9 @@ int server_open(struct server *s, const struct config *c)
 	if (r < 0)
 		return r;
 
-	r = s->access->probe(&query);
-	if (r < 0)
-		log_warning("/dev/vasi: %s: guests can be started and listed, but not moved; is vasi.ko loaded?",
-			    strerror(-r));
+	if (server_access(s, &query, why, sizeof(why)) < 0)
+		log_warning("guests can be started and listed, but not moved: %s",
+			    why);
 	log_notice("listening on %s port %u and %s", c->listen, c->port,
 		   c->socket);
 	return 0;

@@ -14,6 +14,7 @@
 #include "config.h"
 #include "control/loop.h"
 #include "control/registry.h"
+#include "guest/guest.h"
 
 struct client;
 struct job;
@@ -68,6 +69,9 @@ struct server {
 int server_open(struct server *s, const struct config *c);
 int server_run(struct server *s);
 void server_close(struct server *s);
+/* 0, or -errno and why guests cannot be reached: for the operator */
+int server_access(const struct server *s, struct vasi_query *ret_query,
+		  char *ret_why, size_t len);
 /* cgroup of a guest, NULL if there is none */
 const char *server_cgroup(const struct server *s, const char *name, char *buf,
 			  size_t len);
