@@ -168,20 +168,24 @@ static int vasi_run(struct vasi_open *o, const struct vasi_op *op,
 	return ret;
 }
 
-static long vasi_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+int vasi_command(struct vasi_open *o, unsigned int cmd, void __user *arg)
 {
-	struct vasi_open *o = file->private_data;
 	unsigned int nr = _IOC_NR(cmd);
 	struct vasi_stream *s;
 	int ret;
 
 	if (nr >= ARRAY_SIZE(vasi_ops) || vasi_ops[nr].cmd != cmd)
 		return -ENOTTY;
-	ret = vasi_run(o, &vasi_ops[nr], (void __user *)arg);
+	ret = vasi_run(o, &vasi_ops[nr], arg);
 	s = vasi_open_stream(o);
 	if (ret < 0 && s)
 		vasi_count(s, VASI_COUNT_ERRORS, 1);
 	return ret;
+}
+
+static long vasi_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return vasi_command(file->private_data, cmd, (void __user *)arg);
 }
 
 static __poll_t vasi_poll(struct file *file, struct poll_table_struct *pt)

@@ -151,6 +151,8 @@ static inline void vasi_count(struct vasi_stream *s, enum vasi_counter c, u64 n)
  * copies the structure out when the handler returns >= 0, -EMSGSIZE or
  * -ETIMEDOUT.
  */
+/* any command, @arg as in ioctl() */
+int vasi_command(struct vasi_open *o, unsigned int cmd, void __user *arg);
 
 /* stream.c: attach, lifetime, list, seal, info, poll */
 struct vasi_stream *vasi_stream_get(struct vasi_stream *s);
@@ -193,7 +195,7 @@ int vasi_range_check(const struct vasi_range *r, u64 *ret_end);
 int vasi_notifier_register(struct vasi_stream *s);
 void vasi_notifier_unregister(struct vasi_stream *s);
 void vasi_track_stop(struct vasi_stream *s);
-/* The body of VASI_HARVEST, for uring.c: @vec is kernel memory */
+/* The body of VASI_HARVEST: @vec is kernel memory */
 int vasi_harvest_vec(struct vasi_stream *s, struct vasi_harvest *h,
 		     struct vasi_range *vec);
 /* its ranges did not reach the caller: what it looked at is told again */

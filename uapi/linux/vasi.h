@@ -86,6 +86,22 @@ enum {
 #define VASI_FEATURE_GENL	(1ULL << 5) /* netlink family "vasi" */
 
 /**
+ * struct vasi_uring - payload of an IORING_OP_URING_CMD on an open
+ * @arg: user address of the command's structure, as for ioctl()
+ * @__reserved: must be 0
+ *
+ * The command is in the SQE's cmd_op: VASI_HARVEST or VASI_SUSPEND (others give
+ * EOPNOTSUPP). It runs in a worker of the ring, so that the submitter does not
+ * wait; the structure and what it points to stay in place until the CQE, whose
+ * res is what ioctl() would return (an errno negative). It can't be cancelled,
+ * but it is bounded in time, by its deadline or by its range.
+ */
+struct vasi_uring {
+	__aligned_u64 arg;
+	__aligned_u64 __reserved;
+};
+
+/**
  * struct vasi_query - ioctl(VASI_QUERY): what this module is and can do
  * @size: sizeof(struct vasi_query)
  * @flags: must be 0
