@@ -16,7 +16,6 @@
 #define CHILD_POLL_MS	50
 #define PING_POLLS	20
 #define SUSPEND_MS	2000
-#define CHILD_WAIT_MS	10000
 
 static const char *holdup_name(uint32_t reason)
 {
@@ -47,9 +46,7 @@ static void pause_part(struct source *s, enum pause_part part)
 /* redis-server saving, a shell running a command: it will be over soon */
 static int wait_childless(struct source *s)
 {
-	unsigned int wait_ms = s->m->child_wait_ms ? s->m->child_wait_ms :
-						     CHILD_WAIT_MS;
-	int64_t deadline = deadline_in(wait_ms);
+	int64_t deadline = deadline_in(s->m->child_wait_ms);
 	unsigned int polls = 0;
 	struct child child;
 	int ret;
@@ -63,7 +60,8 @@ static int wait_childless(struct source *s)
 		if (!deadline_left(deadline))
 			return failure_set(&s->failure, -EBUSY,
 					   "the guest has a child process (%d, %s) and it did not end within %u ms",
-					   child.pid, child.comm, wait_ms);
+					   child.pid, child.comm,
+					   s->m->child_wait_ms);
 		ret = peer_pause(&s->peer, CHILD_POLL_MS);
 		/* the target shall not think that nobody is there */
 		if (!ret && ++polls % PING_POLLS == 0)
