@@ -153,23 +153,28 @@ int target_wait(int pid)
 /* a process for the PID, which has to be a real one; with a child or without */
 static pid_t dummy_start(bool child, int *ret_fd)
 {
-	int p[2];
+	int life[2], ready[2];
 	pid_t pid;
-	char c;
+	char c = 0;
 
-	must(!pipe(p));
+	must(!pipe(life) && !pipe(ready));
 	pid = fork();
 	must(pid >= 0);
 	if (!pid) {
-		close(p[1]);
-		if (child)
-			fork();
-		while (read(p[0], &c, 1) > 0)
+		close(life[1]);
+		if (child && !fork())
+			c = 1;
+		if (!c && write(ready[1], &c, 1) != 1)
+			_exit(1);
+		while (read(life[0], &c, 1) > 0)
 			;
 		_exit(0);
 	}
-	close(p[0]);
-	*ret_fd = p[1];	/* both end when it is closed */
+	close(life[0]);
+	must(read(ready[0], &c, 1) == 1);
+	close(ready[0]);
+	close(ready[1]);
+	*ret_fd = life[1];	/* both end when it is closed */
 	return pid;
 }
 
