@@ -431,8 +431,12 @@ int rounds_applied(struct source *s, struct round_report *r)
 	if (r->totals.compared_bytes)
 		s->est.compare_ns = r->totals.read_ns / s->summary.streams;
 	s->last = *r;
-	report_round(s->rep, r, s->summary.rounds);
 	return 0;
+}
+
+void rounds_report(struct source *s)
+{
+	report_round(s->rep, &s->last, s->summary.rounds);
 }
 
 int rounds_run(struct source *s)
@@ -471,5 +475,6 @@ int rounds_run(struct source *s)
 			ret = rounds_applied(s, &r);
 		if (ret)
 			return ret;
+		rounds_report(s);
 	}
 }

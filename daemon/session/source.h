@@ -113,6 +113,8 @@ int rounds_begin(struct source *s, struct round_report *r);
 int rounds_sent(struct source *s, struct round_report *r);
 /* the barrier: the target has all of it in the guest */
 int rounds_applied(struct source *s, struct round_report *r);
+/* tells the supervisor of the last round; not while the guest waits */
+void rounds_report(struct source *s);
 /* until the policy says switch */
 int rounds_run(struct source *s);
 

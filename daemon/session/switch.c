@@ -195,6 +195,7 @@ static int stop_and_capture(struct source *s, Mspd__Image **ret)
 		err = roll_back(s);
 		if (err)
 			return err;
+		rounds_report(s);
 		if (!s->findings.errors)
 			return source_guest_fail(s, state, "reading its state");
 		if (i + 1 == ATTEMPTS)
@@ -301,8 +302,12 @@ int switch_over(struct source *s)
 
 	report_phase(s->rep, "switch-over");
 	ret = stop_and_capture(s, &image);
+	if (ret)
+		return ret;
+	ret = finish_target(s, image);
 	if (!ret)
-		ret = finish_target(s, image);
+		ret = commit(s);
 	image_free(image);
-	return ret ? ret : commit(s);
+	rounds_report(s);
+	return ret;
 }

@@ -508,7 +508,6 @@ static int on_final(struct target *t, const Mspd__Final *m)
 	int64_t begin = now_ns(), end;
 	int ret;
 
-	report_phase(t->rep, "switch-over");
 	ret = restore_finish(t->restore, m->image);
 	if (ret < 0)
 		return target_fail(t, ret, "cannot restore the guest");
@@ -530,7 +529,9 @@ static int on_final(struct target *t, const Mspd__Final *m)
 	answer.has_digest_ns = 1;
 	answer.digest_ns = now_ns() - end;
 	t->state = TARGET_READY;
-	return target_send(t, CONTROL_READY, &answer.base);
+	ret = target_send(t, CONTROL_READY, &answer.base);
+	report_phase(t->rep, "switch-over");
+	return ret;
 }
 
 static int on_commit(struct target *t, const Mspd__Commit *m)
