@@ -572,8 +572,9 @@ int maps_finish(struct restore *r, const Mspd__Image *final)
 	for (i = 0; i < final->maps->n_objects && !err; i++) {
 		const Mspd__Object *obj = final->maps->objects[i];
 		int fd = restore_object_fd(r, obj->space);
+		int seals = (int)obj->seals & ~fcntl(fd, F_GET_SEALS);
 
-		if (obj->seals && fcntl(fd, F_ADD_SEALS, obj->seals))
+		if (obj->seals && seals && fcntl(fd, F_ADD_SEALS, seals))
 			err = restore_fail(r, -errno, "object.seals", obj->name,
 					   "cannot be sealed: %s",
 					   strerror(errno));

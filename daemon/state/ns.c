@@ -208,7 +208,7 @@ __attribute__((noreturn))
 static void shell_main(const struct plan *plan)
 {
 	const struct ns_spec *spec = plan->spec;
-	char *const none[] = { NULL };
+	char *const argv[] = { (char *)"mspd-shell", NULL };
 	char go;
 
 	setsid();
@@ -227,14 +227,15 @@ static void shell_main(const struct plan *plan)
 	    syscall(__NR_close_range, (unsigned int)spec->sock_nr + 1, ~0U,
 		    CLOSE_RANGE_CLOEXEC))
 		give_up(plan->ctl, STEP_STDIO, errno);
-	syscall(__NR_execveat, spec->program, "", none, none, AT_EMPTY_PATH);
+	syscall(__NR_execveat, spec->program, "", argv, argv + 1,
+		AT_EMPTY_PATH);
 	give_up(plan->ctl, STEP_EXEC, errno);
 }
 
 __attribute__((noreturn))
 static void reaper_main(const struct plan *plan)
 {
-	char *const none[] = { NULL };
+	char *const argv[] = { (char *)"mspd-reaper", NULL };
 	int pidfd = -1;
 	pid_t pid;
 
@@ -256,7 +257,7 @@ static void reaper_main(const struct plan *plan)
 		_exit(127);
 	if (syscall(__NR_close_range, 0, ~0U, CLOSE_RANGE_CLOEXEC))
 		give_up(plan->ctl, STEP_STDIO, errno);
-	syscall(__NR_execveat, plan->reaper_program, "", none, none,
+	syscall(__NR_execveat, plan->reaper_program, "", argv, argv + 1,
 		AT_EMPTY_PATH);
 	give_up(plan->ctl, STEP_REAPER, errno);
 }

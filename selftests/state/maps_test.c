@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Lists of mappings: text, inheritance of flags, the way from one to another
+ *
+ * The oracle of the difference is an array of pages: the steps are applied to
+ * it and it must then be what the new list says, with the content of every page
+ * that both lists have with the same backing.
+ */
+#include <sys/mman.h>
+#include "state/maps.h"
+#include "tap.h"
+
+#define PAGES	64
+#define LISTS	4000
+#define BASE	0x100000ULL
+
+struct cell {
+	bool mapped;
+	uint32_t prot, flags, advice;
+	uint64_t offset, space;
+	unsigned int content;
+};
+
+static unsigned int seed = 1;
+
+static unsigned int rnd(unsigned int n)
+{
+	seed = seed * 1103515245 + 12345;
+	return (seed >> 8) % n;
+}
+
+/* a list with neighbours, holes, and both kinds of backing */
+static Mspd__Maps *random_list(void)
+{
+	Mspd__Maps *maps = malloc(sizeof(*maps));
+	unsigned int at = 0;
+
+	mspd__maps__init(maps);
+	maps->vmas = calloc(PAGES, sizeof(*maps->vmas));
+	while (at < PAGES) {
+		unsigned int len = 1 + rnd(8);
+		Mspd__Vma *vma;
+
+		if (at + len > PAGES)
+			len = PAGES - at;
+		if (rnd(3)) {
+			vma = malloc(sizeof(*vma));
+			mspd__vma__init(vma);
+			vma->start = BASE + at * MAPS_PAGE;
+			vma->end = vma->start + len * MAPS_PAGE;
+			vma->prot = rnd(2) ? PROT_READ : PROT_READ | PROT_WRITE;
+			vma->flags = MAP_PRIVATE;
+			vma->advice = rnd(4) ? 0 :
+				      rnd(2) ? ADVICE_DONTFORK :
+					       ADVICE_NORESERVE;
+			if (!rnd(4)) {
+				vma->flags = MAP_SHARED;
+				vma->space = 1 + rnd(2);
+				vma->offset = rnd(3) ? at * MAPS_PAGE : 0;
+			}
+			maps->vmas[maps->n_vmas++] = vma;
+		}
+		at += len;
+	}
+	return maps;
+}
+
+static void paint(struct cell *cells, const Mspd__Vma *vma, uint64_t start,
+		  uint64_t end, unsigned int content)
+{
+	for (; start < end; start += MAPS_PAGE)
+		cells[(start - BASE) / MAPS_PAGE] = (struct cell){
+			true, vma->prot, vma->flags, (uint32_t)vma->advice,
+			vma->space ? vma->offset + start - vma->start : 0,
+			vma->space, content,
+		};
+}
+
+static bool apply(struct cell *cells, const struct map_change *c)
+{
+	uint64_t at;
+
+	for (at = c->start; at < c->end; at += MAPS_PAGE) {
+		struct cell *cell = &cells[(at - BASE) / MAPS_PAGE];
+
+		switch (c->op) {
+		case MAP_OP_UNMAP:
+			*cell = (struct cell){};
+			break;
+		case MAP_OP_MAP:
+			if (cell->mapped)
+				return false;
+			paint(cells, c->vma, at, at + MAPS_PAGE, 0);
+			cell->advice = c->vma->advice & ADVICE_NORESERVE;
+			break;
+		case MAP_OP_PROTECT:
+			if (!cell->mapped)
+				return false;
+			cell->prot = c->vma->prot;
+			break;
+		case MAP_OP_ADVISE:
+			if (!cell->mapped)
+				return false;
+			cell->advice &= ~c->advice_off;
+			cell->advice |= c->advice_on;
+			break;
+		}
+	}
+	return true;
+}
+
+/* 0, or what is wrong */
+static const char *compare(const struct cell *is, const struct cell *old,
+			   const struct cell *want)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGES; i++) {
+		const bool same = old[i].mapped && want[i].mapped &&
+				  old[i].flags == want[i].flags &&
+				  old[i].space == want[i].space &&
+				  old[i].offset == want[i].offset &&
+				  !((old[i].advice ^ want[i].advice) &
+				    ADVICE_NORESERVE);
+
+		if (is[i].mapped != want[i].mapped)
+			return "mapped";
+		if (!is[i].mapped)
+			continue;
+		if (is[i].prot != want[i].prot)
+			return "protection";
+		if (is[i].flags != want[i].flags ||
+		    is[i].space != want[i].space ||
+		    is[i].offset != want[i].offset)
+			return "backing";
+		if (is[i].advice != want[i].advice)
+			return "advice";
+		if (same && is[i].content != old[i].content)
+			return "content that should have stayed";
+		if (!same && is[i].content)
+			return "content that should have gone";
+	}
+	return NULL;
+}
+
+static const char *diff_once(void)
+{
+	struct cell is[PAGES] = {}, old[PAGES], want[PAGES] = {};
+	Mspd__Maps *from = random_list(), *to = random_list();
+	struct map_change *changes;
+	const char *wrong = NULL;
+	size_t i, n;
+
+	for (i = 0; i < from->n_vmas; i++)
+		paint(is, from->vmas[i], from->vmas[i]->start,
+		      from->vmas[i]->end, (unsigned int)i + 1);
+	memcpy(old, is, sizeof(old));
+	for (i = 0; i < to->n_vmas; i++)
+		paint(want, to->vmas[i], to->vmas[i]->start, to->vmas[i]->end,
+		      0);
+	if (maps_valid(from, USER_TOP) || maps_diff(from, to, &changes, &n))
+		return "no difference made";
+	for (i = 0; i < n && !wrong; i++)
+		if (!apply(is, &changes[i]))
+			wrong = "a step that cannot be taken";
+	if (!wrong)
+		wrong = compare(is, old, want);
+	free(changes);
+	mspd__maps__free_unpacked(from, NULL);
+	mspd__maps__free_unpacked(to, NULL);
+	return wrong;
+}
+
+static void test_diff(void)
+{
+	struct map_change *changes;
+	const char *wrong = NULL;
+	Mspd__Maps *list;
+	size_t n = 1;
+	int i;
+
+	for (i = 0; i < LISTS && !wrong; i++)
+		wrong = diff_once();
+	ok(!wrong, "%d differences of random lists%s%s", LISTS,
+	   wrong ? ": " : "", wrong ? wrong : "");
+	list = random_list();
+	maps_diff(list, list, &changes, &n);
+	ok(n == 0, "nothing to do between equal lists");
+	free(changes);
+	mspd__maps__free_unpacked(list, NULL);
+}
+
+static void test_valid(void)
+{
+	Mspd__Vma a = MSPD__VMA__INIT, b = MSPD__VMA__INIT;
+	Mspd__Vma *v[] = { &a, &b };
+	Mspd__Maps maps = MSPD__MAPS__INIT;
+
+	a.start = 0x1000;
+	a.end = 0x3000;
+	b.start = 0x3000;
+	b.end = 0x4000;
+	maps.vmas = v;
+	maps.n_vmas = 2;
+	ok(!maps_valid(&maps, USER_TOP), "a list in order is taken");
+	b.start = 0x2000;
+	ok(maps_valid(&maps, USER_TOP) == -EPROTO, "overlap is refused");
+	b.start = 0x3001;
+	ok(maps_valid(&maps, USER_TOP) == -EPROTO, "no page border is refused");
+	b.start = 0x3000;
+	b.end = USER_TOP + 0x1000;
+	ok(maps_valid(&maps, USER_TOP) == -EPROTO,
+	   "an address of the kernel is refused");
+	b.end = 0x4000;
+	b.prot = 8;
+	ok(maps_valid(&maps, USER_TOP) == -EPROTO,
+	   "an unknown protection is refused");
+}
+
+static const char smaps[] =
+"00400000-00402000 r-xp 00001000 08:01 123                    /bin/a b\\012c\n"
+"Size:                  8 kB\n"
+"ProtectionKey:         0\n"
+"VmFlags: rd ex mr mw me sd \n"
+"00600000-00700000 rw-p 00000000 00:00 0                      [heap]\n"
+"VmFlags: rd wr mr mw me ac dc sd \n"
+"00800000-00900000 rw-s 00000000 00:01 77                     /memfd:x (deleted)\n"
+"VmFlags: rd wr sh mr mw me ms ht sd \n"
+"00a00000-00a01000 rw-p 00000000 00:00 0 \n"
+"ProtectionKey:         3\n"
+"VmFlags: rd wr mr mw me gd lo ?? \n"
+"00b00000-00b01000 rw-p 00000000 00:00 0 \n"
+"VmFlags: rd wr mr mw me ?? \n"
+"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0      [vsyscall]\n";
+
+static void test_text(void)
+{
+	struct map_text t, later;
+
+	if (!ok(!map_text_parse(&t, strdup(smaps)) && t.n == 6,
+		"smaps is read"))
+		return;
+	ok(!strcmp(t.v[0].name, "/bin/a b\nc") && t.v[0].ino == 123 &&
+	   t.v[0].offset == 0x1000 && t.v[0].prot == (PROT_READ | PROT_EXEC),
+	   "path with space and newline, offset, protection");
+	ok(t.v[1].flags == (VMFLAG_KNOWN | VMFLAG_MAYWRITE | ADVICE_DONTFORK |
+			    ADVICE_ACCOUNTED) && !t.v[1].refused[0],
+	   "flags are taken");
+	ok(t.v[2].shared && !strcmp(t.v[2].refused, "ht"),
+	   "huge TLB pages are refused");
+	ok(!strcmp(t.v[3].refused, "pk") &&
+	   (t.v[3].flags & ADVICE_LOCKONFAULT),
+	   "a protection key is refused; lock on fault is known");
+	ok(!strcmp(t.v[4].refused, "??"), "an unknown flag is refused");
+
+	must(!map_text_parse(&later, strdup(
+"00600000-00610000 rw-p 00000000 00:00 0                      [heap]\n"
+"00610000-00790000 rw-p 00000000 00:00 0                      [heap]\n"
+"00a00000-00c00000 rw-p 00000000 00:00 0 \n"
+"00d00000-00d01000 rw-p 00000000 00:00 0 \n")));
+	ok(map_text_inherit(&later, &t) == 2 &&
+	   later.v[0].flags == t.v[1].flags && later.v[1].flags == t.v[1].flags,
+	   "parts and growth inherit; a merge of two kinds and a new one do not");
+	map_text_free(&later);
+	ok(map_text_parse(&later, strdup("00400000-00402000 r-xp\n")) ==
+	   -EPROTO, "half a line is refused");
+	ok(map_text_parse(&later, strdup(
+"00400000-00402000 r-xp 00000000 00:00 0 \n"
+"00401000-00403000 r-xp 00000000 00:00 0 \n")) == -EAGAIN,
+	   "mappings that overlap are to be read again");
+	map_text_free(&t);
+}
+
+static void test_hole(void)
+{
+	Mspd__Vma a = MSPD__VMA__INIT, b = MSPD__VMA__INIT;
+	Mspd__Vma *va[] = { &a }, *vb[] = { &b };
+	Mspd__Maps ma = MSPD__MAPS__INIT, mb = MSPD__MAPS__INIT;
+	const Mspd__Maps *lists[] = { &ma, NULL, &mb };
+
+	ma.vmas = va;
+	ma.n_vmas = 1;
+	mb.vmas = vb;
+	mb.n_vmas = 1;
+	a.start = 0x30000;
+	a.end = 0x40000;
+	b.start = 0x48000;
+	b.end = 0x50000;
+	ok(maps_hole(lists, 3, 0x20000, 0x10000) == 0x20000 &&
+	   maps_hole(lists, 3, 0x20000, 0x11000) == 0x50000 &&
+	   maps_hole(lists, 3, 0x38000, 0x8000) == 0x40000,
+	   "holes of all lists");
+	a.end = USER_TOP;
+	ok(maps_hole(lists, 3, 0x30000, 0x1000) == 0, "no hole is told");
+	ok(maps_find(&ma, 0x30000) == &a && !maps_find(&mb, 0x50000),
+	   "look-up by address");
+}
+
+int main(void)
+{
+	test_text();
+	test_valid();
+	test_hole();
+	test_diff();
+	return tap_end();
+}
