@@ -78,6 +78,7 @@ static int roll_back(struct source *s)
 	if (ret < 0)
 		return source_guest_fail(s, ret, "resume");
 	s->suspended = false;
+	s->capture.suspended = false;
 	memset(s->summary.pause_ns, 0, sizeof(s->summary.pause_ns));
 	return 0;
 }
@@ -98,6 +99,7 @@ static int suspend(struct source *s)
 	if (ret < 0)
 		return source_guest_fail(s, ret, "suspend");
 	s->suspended = true;
+	s->capture.suspended = true;
 	pause_part(s, PAUSE_SUSPEND);
 	return 0;
 }
