@@ -29,7 +29,8 @@ const struct census_row census[] = {
 	CHECKED(VERIFIED, "LSM label", attrs_label,
 		"that of mspd, or unconfined"),
 	REFUSED("keyrings of thread or process", mm, "told by the module"),
-	CHECKED(VERIFIED, "audit login user", attrs_loginuid, "unset"),
+	CHECKED(NEW, "audit login user", attrs_loginuid,
+		"unset; a warning if it was set"),
 
 	/* namespaces and places */
 	RESTORED("PID namespace and process, thread IDs", mm,
@@ -41,8 +42,8 @@ const struct census_row census[] = {
 	{ "root directory", CENSUS_VERIFIED, &resource_fs, "/ of mspd", NULL },
 	RESTORED("working directory", fs, "by its path"),
 	RESTORED("file mode mask", fs, ""),
-	CHECKED(VERIFIED, "session and process group", attrs_session,
-		"it leads both; the target gives it new ones of its own"),
+	CHECKED(NEW, "session and process group", attrs_session,
+		"it leads its own; a warning if it did not before"),
 	CHECKED(REFUSED, "controlling terminal", attrs_terminal, ""),
 	NEW("parent process", mm, "the reaper of its namespace"),
 	REFUSED("child processes", mm, "waited for, within a limit"),

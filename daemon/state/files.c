@@ -121,11 +121,17 @@ static int check_common(struct fd_look *look, const struct fd_entry *e)
 		return r;
 	fd = fd_copy(look, e);
 	if (fd < 0)
-		return fd == -EBADF && !look->c->suspended ? r : fd;
+		return fd;
 	if (fcntl(fd, F_GETOWN) || fcntl(fd, F_GETSIG))
 		r = fd_refuse(look, e, "fd.owner",
 			      "an owner or a signal is set for it (F_SETOWN, F_SETSIG); clear them first");
 	return r;
+}
+
+/* a running guest closes what was there a moment ago */
+static bool is_gone(const struct fd_look *look, int err)
+{
+	return look->when == CAPTURE_EARLY && (err == -EBADF || err == -ENOENT);
 }
 
 static int capture_file(struct fd_look *look, struct fd_entry *e,
@@ -207,7 +213,8 @@ static int make_table(struct fd_look *look, Mspd__FileTable *table)
 			Mspd__OpenFile *of = NULL;
 
 			r = capture_file(look, e, &of);
-			if (r && !(r == -EOPNOTSUPP && look->checking))
+			if (r && !(r == -EOPNOTSUPP && look->checking) &&
+			    !is_gone(look, r))
 				return r;
 			if (of)
 				table->files[table->n_files++] = of;
@@ -338,8 +345,8 @@ int files_sync(struct capture *c)
 			continue;
 		fd = fd_copy(&look, e);
 		if (fd < 0)
-			continue;
-		if (fdatasync(fd))
+			r = fd == -EBADF ? 0 : fd;
+		else if (fdatasync(fd))
 			r = -errno;
 	}
 	fd_look_close(&look);

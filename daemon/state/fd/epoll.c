@@ -166,12 +166,12 @@ static int settle(struct files_target *t, struct placed_file *p)
 		struct placed_file *target = files_by_nr(t, e->fd);
 		const struct placed_epoll *old = in_place(t, p, e->fd);
 
-		if (!target)
+		if (!target && t->final)
 			return files_fail(t, of, -EBADMSG,
 					  "waits for fd %d, which is not open",
 					  e->fd);
-		/* a file that is opened in the pause */
-		if (!target->placed)
+		/* closed while the early image was made, or opened in the pause */
+		if (!target || !target->placed)
 			continue;
 		if (!old)
 			r = control(t, p, EPOLL_CTL_ADD, e->fd, e->events,
