@@ -339,6 +339,7 @@ bool vasi_is_suspended(struct vasi_stream *s)
 
 u64 vasi_suspended_ns(struct vasi_stream *s)
 {
+	/* of one that is published, the lock is initialised */
 	struct vasi_suspension *susp = smp_load_acquire(&s->suspension);
 	u64 ns = 0;
 
@@ -353,6 +354,7 @@ u64 vasi_suspended_ns(struct vasi_stream *s)
 
 u32 vasi_suspended_threads(struct vasi_stream *s)
 {
+	/* as above */
 	struct vasi_suspension *susp = smp_load_acquire(&s->suspension);
 
 	return susp ? READ_ONCE(susp->threads) : 0;
@@ -437,8 +439,9 @@ int vasi_suspend_stream(struct vasi_stream *s, struct vasi_suspend *cmd,
 	cmd->out_ns = ktime_to_ns(ktime_sub(ktime_get(), start));
 	trace_vasi_suspend(s->id, ret ? 0 : cmd->out_threads, passes,
 			   cmd->out_ns, ret, cmd->out_tid);
-	if (ret) {
+	if (ret == -ETIMEDOUT)
 		vasi_count(s, VASI_COUNT_SUSPEND_FAILS, 1);
+	if (ret) {
 		/* one that was suspended before stays so: it may be sealed */
 		if (!again) {
 			vasi_resume_guest(s);

@@ -250,6 +250,40 @@ static void hold_dispatch(void)
 	must(!prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector));
 }
 
+static int probed(int x)
+{
+	asm volatile("" : "+r" (x));
+	return x + 1;
+}
+
+/* a probe of the whole system, so that no event counts for the guest alone */
+static void hold_uprobe(void)
+{
+	struct perf_event_attr attr = { .size = sizeof(attr) };
+	unsigned long begin, offset, at = (unsigned long)probed;
+	char line[512], path[256] = "";
+	FILE *f = fopen("/sys/bus/event_source/devices/uprobe/type", "r");
+
+	skip_unless(f && fscanf(f, "%u", &attr.type) == 1);
+	if (page->skip)
+		return;
+	fclose(f);
+	f = fopen("/proc/self/maps", "r");
+	must(f);
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long end;
+
+		if (sscanf(line, "%lx-%lx %*s %lx %*s %*s %255s", &begin, &end,
+			   &offset, path) == 4 && begin <= at && at < end)
+			break;
+	}
+	fclose(f);
+	attr.config1 = (uintptr_t)path;
+	attr.config2 = at - begin + offset;
+	must(syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0) >= 0);
+	must(probed(1) == 2);
+}
+
 static const struct holder {
 	const char *name;
 	void (*hold)(void);
@@ -264,6 +298,7 @@ static const struct holder {
 	{ "LDT", hold_ldt, VASI_HELD_LDT },
 	{ "protection key", hold_pkey, VASI_HELD_PKEYS },
 	{ "AMX permission", hold_amx, VASI_HELD_AMX },
+	{ "uprobe", hold_uprobe, VASI_HELD_UPROBES },
 	{ "userfaultfd", hold_userfaultfd, VASI_HELD_USERFAULTFD },
 	{ "seccomp filter", hold_seccomp, VASI_HELD_SECCOMP },
 	{ "memory shared with a process", hold_mm_shared,

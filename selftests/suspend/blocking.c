@@ -956,8 +956,16 @@ static bool all_asleep(pid_t pid)
 	return true;
 }
 
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
 int main(void)
 {
+	uint64_t took[SUSPENDS] = {};
 	int commands[2], fd, i, j, bad;
 	bool asleep, good = true;
 	pid_t pid;
@@ -981,8 +989,12 @@ int main(void)
 
 		good = !suspend_with(fd, 0, 20000, &s);
 		good = good && s.out_threads == (uint32_t)NR_KINDS + 1;
+		took[j] = s.out_ns;
 		good = good && !resume(fd) && wait_until(all_asleep(pid));
 	}
+	qsort(took, SUSPENDS, sizeof(took[0]), compare);
+	note("suspend of %d sleeping threads: median %.2f ms, longest %.2f ms",
+	     NR_KINDS + 1, took[SUSPENDS / 2] / 1e6, took[SUSPENDS - 1] / 1e6);
 	ok(good, "%d suspends of all threads", SUSPENDS);
 
 	for (i = 0; i < NR_KINDS; i++)
