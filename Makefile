@@ -154,7 +154,7 @@ check:
 	scripts/check
 demo:
 	scripts/setup
-	$(MAKE) all
+	$(MAKE) -j$$(nproc) all
 	scripts/demo
 .PHONY: check demo
 
@@ -181,13 +181,15 @@ install: daemon tools docs
 		install -D -m 644 -t $(DESTDIR)$(sysconfdir)/mspd $$file; done
 	for file in $(wildcard daemon/*.service); do \
 		install -D -m 644 -t $(DESTDIR)/lib/systemd/system $$file; done
+	for file in $(wildcard tools/completion/*); do \
+		install -D -m 644 -t $(DESTDIR)$(prefix)/share/bash-completion/completions $$file; done
 	install -d $(DESTDIR)/usr/src/vasi-$(VERSION)
 	cp -r Kbuild dkms.conf kernel uapi $(DESTDIR)/usr/src/vasi-$(VERSION)
 .PHONY: install
 
-# The kernels under build/kernels stay: scripts/setup would fetch them again.
+# What scripts/setup has unpacked stays: it would fetch it again.
 clean:
-	rm -rf $(filter-out $(B)/kernels,$(wildcard $(B)/*))
+	rm -rf $(filter-out $(B)/kernels $(B)/qemu,$(wildcard $(B)/*))
 .PHONY: clean
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
