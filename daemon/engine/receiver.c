@@ -272,14 +272,18 @@ static int zero_apply(struct stream *st, const struct vasi_range *r)
 			if (ret)
 				return ret;
 		}
-		for (uint64_t a = addr; a < to; a += GUEST_PAGE_SIZE) {
-			uint64_t d = digest_zero(r->space, a);
+		while (addr < to) {
+			uint64_t digest[FRAME_MAX_PAGES], start = addr;
+			size_t n = 0;
 
-			ret = pagemap_set(rc->known, r->space, a, 1, &d);
+			for (; addr < to && n < FRAME_MAX_PAGES;
+			     addr += GUEST_PAGE_SIZE)
+				digest[n++] = digest_zero(r->space, addr);
+			ret = pagemap_set(rc->known, r->space, start, n,
+					  digest);
 			if (ret)
 				return ret;
 		}
-		addr = to;
 	}
 	return 0;
 }

@@ -156,6 +156,23 @@ static void batch_page(struct batch *b, unsigned char *page, uint64_t digest)
 	b->digest[b->pages++] = digest;
 }
 
+static int zero_known(struct pagemap *known, const struct vasi_range *r)
+{
+	uint64_t digest[FRAME_MAX_PAGES], done = 0;
+	int ret = 0;
+
+	while (done < r->pages && !ret) {
+		uint64_t start = r->start + (done << GUEST_PAGE_SHIFT);
+		size_t n = 0;
+
+		for (; n < FRAME_MAX_PAGES && done < r->pages; n++, done++)
+			digest[n] = digest_zero(r->space, start +
+						(n << GUEST_PAGE_SHIFT));
+		ret = pagemap_set(known, r->space, start, n, digest);
+	}
+	return ret;
+}
+
 static int item_blank(struct stream *st, struct batch *b,
 		      const struct vasi_range *r)
 {
@@ -169,15 +186,7 @@ static int item_blank(struct stream *st, struct batch *b,
 		return 0;
 	}
 	st->total.zero += r->pages;
-	for (uint64_t i = 0; i < r->pages; i++) {
-		uint64_t addr = r->start + (i << GUEST_PAGE_SHIFT);
-		uint64_t d = digest_zero(r->space, addr);
-		int ret = pagemap_set(known, r->space, addr, 1, &d);
-
-		if (ret)
-			return ret;
-	}
-	return 0;
+	return zero_known(known, r);
 }
 
 /* Content of one data range to descriptors: runs of data, of zero, of equal */
@@ -186,11 +195,11 @@ static int item_data(struct stream *st, struct batch *b,
 {
 	struct pagemap *known = st->s->known;
 	struct vasi_range run = { .pages = 0 };
-	int ret = 0;
+	uint64_t digest[FRAME_MAX_PAGES];
 
 	if (it->compare)
 		st->total.compared_bytes += it->range.pages * GUEST_PAGE_SIZE;
-	for (uint64_t i = 0; i < it->range.pages && !ret; i++) {
+	for (uint64_t i = 0; i < it->range.pages; i++) {
 		unsigned char *page = data + (i << GUEST_PAGE_SHIFT);
 		uint64_t addr = it->range.start + (i << GUEST_PAGE_SHIFT);
 		uint32_t space = it->range.space;
@@ -199,6 +208,7 @@ static int item_data(struct stream *st, struct batch *b,
 		uint8_t kind = d == zero ? VASI_KIND_ZERO : VASI_KIND_DATA;
 		bool equal = it->compare && pagemap_get(known, space, addr) == d;
 
+		digest[i] = d;
 		if (run.pages && (equal || run.kind != kind)) {
 			batch_range(b, &run);
 			run.pages = 0;
@@ -220,11 +230,12 @@ static int item_data(struct stream *st, struct batch *b,
 		} else {
 			st->total.zero++;
 		}
-		ret = pagemap_set(known, space, addr, 1, &d);
 	}
 	if (run.pages)
 		batch_range(b, &run);
-	return ret;
+	/* equal ones included: they are what they were */
+	return pagemap_set(known, it->range.space, it->range.start,
+			   it->range.pages, digest);
 }
 
 /*

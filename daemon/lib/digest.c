@@ -19,7 +19,7 @@ static uint64_t digest_place(uint32_t space, uint64_t addr, uint64_t content)
 	put_le64(key, content);
 	put_le64(key + 8, addr);
 	put_le32(key + 16, space);
-	h = XXH3_64bits(key, sizeof(key));
+	h = XXH64(key, sizeof(key), 0);
 	return h ? h : 1;
 }
 
@@ -32,5 +32,5 @@ uint64_t digest_page(uint32_t space, uint64_t addr, const void *page)
 {
 	if (page_is_zero(page))
 		return digest_zero(space, addr);
-	return digest_place(space, addr, XXH3_64bits(page, GUEST_PAGE_SIZE));
+	return digest_place(space, addr, XXH64(page, GUEST_PAGE_SIZE, 0));
 }

@@ -6,6 +6,10 @@
  * does not depend on the order in which they arrive and a page that changes
  * costs one subtraction and one addition. 0 means "no page" and is never the
  * digest of one.
+ *
+ * XXH64, not XXH3: on processors it has three quarters of XXH3's speed (8.8 of
+ * 11.7 GB/s), where vector instructions are emulated eight times of it (640 of
+ * 80 MB/s).
  */
 #ifndef MSPD_LIB_DIGEST_H
 #define MSPD_LIB_DIGEST_H

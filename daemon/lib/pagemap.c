@@ -125,16 +125,29 @@ static int leaf_add(struct pagemap *pm, uint32_t space, uint64_t base)
 	return ret;
 }
 
-static void value_replace(struct pagemap *pm, _Atomic uint64_t *p,
+/**
+ * struct change - what replacing values does to the sums, counted apart so that
+ * threads meet at the sums once per leaf and not once per page
+ */
+struct change {
+	uint64_t sum;
+	uint64_t pages;
+};
+
+static void value_replace(struct change *c, _Atomic uint64_t *p,
 			  uint64_t value)
 {
-	uint64_t old = atomic_exchange(p, value);
+	uint64_t old = atomic_exchange_explicit(p, value,
+						memory_order_relaxed);
 
-	atomic_fetch_add(&pm->sum, value - old);
-	if (!old && value)
-		atomic_fetch_add(&pm->pages, 1);
-	else if (old && !value)
-		atomic_fetch_sub(&pm->pages, 1);
+	c->sum += value - old;
+	c->pages += (uint64_t)!!value - !!old;
+}
+
+static void change_apply(struct pagemap *pm, const struct change *c)
+{
+	atomic_fetch_add(&pm->sum, c->sum);
+	atomic_fetch_add(&pm->pages, c->pages);
 }
 
 int pagemap_set(struct pagemap *pm, uint32_t space, uint64_t start,
@@ -144,6 +157,7 @@ int pagemap_set(struct pagemap *pm, uint32_t space, uint64_t start,
 		uint64_t base = start & ~(LEAF_SIZE - 1);
 		size_t first = (start - base) >> GUEST_PAGE_SHIFT;
 		size_t n = LEAF_PAGES - first;
+		struct change change = { 0 };
 		struct leaf *l;
 		int ret;
 
@@ -151,10 +165,10 @@ int pagemap_set(struct pagemap *pm, uint32_t space, uint64_t start,
 			n = pages;
 		pthread_rwlock_rdlock(&pm->lock);
 		l = leaf_find(pm, space, base);
-		if (l)
-			for (size_t i = 0; i < n; i++)
-				value_replace(pm, &l->value[first + i],
-					      digests[i]);
+		for (size_t i = 0; l && i < n; i++)
+			value_replace(&change, &l->value[first + i],
+				      digests[i]);
+		change_apply(pm, &change);
 		pthread_rwlock_unlock(&pm->lock);
 		if (!l) {
 			ret = leaf_add(pm, space, base);
@@ -225,14 +239,17 @@ void pagemap_clear(struct pagemap *pm, uint32_t space, uint64_t start,
 	uint64_t from, to;
 
 	while (pagemap_run(pm, space, start, end, true, &from, &to)) {
+		struct change change = { 0 };
+
 		pthread_rwlock_rdlock(&pm->lock);
 		for (uint64_t a = from; a < to; a += GUEST_PAGE_SIZE) {
 			uint64_t base = a & ~(LEAF_SIZE - 1);
 			struct leaf *l = leaf_find(pm, space, base);
 
-			value_replace(pm, &l->value[(a - base) >>
-						    GUEST_PAGE_SHIFT], 0);
+			value_replace(&change, &l->value[(a - base) >>
+							 GUEST_PAGE_SHIFT], 0);
 		}
+		change_apply(pm, &change);
 		pthread_rwlock_unlock(&pm->lock);
 		start = to;
 	}
@@ -242,6 +259,8 @@ void pagemap_retain(struct pagemap *pm,
 		    bool (*inside)(const void *arg, uint32_t space,
 				   uint64_t addr), const void *arg)
 {
+	struct change change = { 0 };
+
 	pthread_rwlock_wrlock(&pm->lock);
 	for (size_t i = 0; i < pm->size; i++) {
 		struct leaf *l = pm->table[i];
@@ -250,8 +269,9 @@ void pagemap_retain(struct pagemap *pm,
 			if (l->value[j] &&
 			    !inside(arg, l->space,
 				    l->base + (j << GUEST_PAGE_SHIFT)))
-				value_replace(pm, &l->value[j], 0);
+				value_replace(&change, &l->value[j], 0);
 	}
+	change_apply(pm, &change);
 	pthread_rwlock_unlock(&pm->lock);
 }
 

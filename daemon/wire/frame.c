@@ -120,20 +120,20 @@ uint64_t frame_digest(const unsigned char *head, size_t len,
 		      const uint64_t *pages, size_t nr_pages)
 {
 	unsigned char first[FRAME_HEADER_BYTES];
-	XXH3_state_t state;
+	XXH64_state_t state;
 
 	memcpy(first, head, sizeof(first));
 	put_le64(first + H_DIGEST, 0);
-	XXH3_64bits_reset(&state);
-	XXH3_64bits_update(&state, first, sizeof(first));
-	XXH3_64bits_update(&state, head + sizeof(first), len - sizeof(first));
+	XXH64_reset(&state, 0);
+	XXH64_update(&state, first, sizeof(first));
+	XXH64_update(&state, head + sizeof(first), len - sizeof(first));
 	for (size_t i = 0; i < nr_pages; i++) {
 		unsigned char le[8];
 
 		put_le64(le, pages[i]);
-		XXH3_64bits_update(&state, le, sizeof(le));
+		XXH64_update(&state, le, sizeof(le));
 	}
-	return XXH3_64bits_digest(&state);
+	return XXH64_digest(&state);
 }
 
 void stream_hello_encode(unsigned char *buf, const struct stream_hello *h)
