@@ -80,17 +80,11 @@ static void refuse(struct capture *c, const struct map_line *line,
 static int read_text(struct capture *c, const char *name,
 		     struct map_text *ret)
 {
-	int i, r = -EAGAIN;
+	char *text;
+	int r;
 
-	/* a guest that runs maps while it is read */
-	for (i = 0; i < READ_TRIES && r == -EAGAIN; i++) {
-		char *text;
-
-		r = procfile_read(c->proc, name, &text, NULL);
-		if (!r)
-			r = map_text_parse(ret, text);
-	}
-	return r;
+	r = procfile_read(c->proc, name, &text, NULL);
+	return r ? r : map_text_parse(ret, text);
 }
 
 /* mappings with flags, read as cheaply as it can be exact */

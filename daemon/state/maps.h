@@ -77,8 +77,8 @@ struct map_text {
 
 /*
  * Takes the text (malloc, with a NUL at its end) of maps or smaps over, also on
- * failure. -EPROTO: not such a text; -EAGAIN: mappings overlap, so they changed
- * while they were read.
+ * failure. -EPROTO: not such a text. Mappings that changed while they were read
+ * may overlap in it, they do not in what is returned.
  */
 int map_text_parse(struct map_text *ret, char *text);
 void map_text_free(struct map_text *t);

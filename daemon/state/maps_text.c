@@ -94,6 +94,23 @@ static void parse_flags(struct map_line *line, char *text)
 		strcpy(line->refused, "??");
 }
 
+/*
+ * The kernel writes the text piece by piece: of a guest that runs, a mapping
+ * may have grown downwards, or have become one with its neighbour, behind the
+ * piece that tells of it already. Only what is new is taken.
+ */
+static int cut(struct map_line *line, uint64_t behind)
+{
+	if (line->start >= behind)
+		return 0;
+	if (line->end <= behind)
+		return -EPROTO;
+	if (line->ino)
+		line->offset += behind - line->start;
+	line->start = behind;
+	return 0;
+}
+
 int map_text_parse(struct map_text *ret, char *text)
 {
 	struct map_text t = { .text = text };
@@ -131,8 +148,8 @@ int map_text_parse(struct map_text *ret, char *text)
 			t.v = v;
 		}
 		r = parse_line(&t.v[t.n], p);
-		if (!r && t.n && t.v[t.n].start < t.v[t.n - 1].end)
-			r = -EAGAIN;
+		if (!r && t.n)
+			r = cut(&t.v[t.n], t.v[t.n - 1].end);
 		if (!r)
 			t.n++;
 	}

@@ -173,7 +173,7 @@ class Guest:
                     say("%s: %s" % (name, f.read()[-3000:]))
         say(self.hosts.run(self.side, "sh", "-c",
                            "cd /proc/%d/task 2>/dev/null || exit 0; for t in *; do "
-                           "echo $t $(cat $t/comm) $(cut -d' ' -f3 $t/stat) "
+                           "echo $t $(cut -d' ' -f2,3 $t/stat) "
                            "$(cat $t/syscall) $(cat $t/wchan); done" % self.pid,
                            fails=True) or "")
 

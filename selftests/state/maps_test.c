@@ -264,10 +264,17 @@ static void test_text(void)
 	map_text_free(&later);
 	ok(map_text_parse(&later, strdup("00400000-00402000 r-xp\n")) ==
 	   -EPROTO, "half a line is refused");
+	must(!map_text_parse(&later, strdup(
+"00400000-00402000 r-xp 00000000 00:05 7 /f\n"
+"00401000-00403000 r-xp 00001000 00:05 7 /f\n")));
+	ok(later.n == 2 && later.v[1].start == 0x402000 &&
+	   later.v[1].end == 0x403000 && later.v[1].offset == 0x2000,
+	   "mappings that changed while they were read do not overlap");
+	map_text_free(&later);
 	ok(map_text_parse(&later, strdup(
 "00400000-00402000 r-xp 00000000 00:00 0 \n"
-"00401000-00403000 r-xp 00000000 00:00 0 \n")) == -EAGAIN,
-	   "mappings that overlap are to be read again");
+"00401000-00402000 r-xp 00000000 00:00 0 \n")) == -EPROTO,
+	   "mappings are listed in order");
 	map_text_free(&t);
 }
 
