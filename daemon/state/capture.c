@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "log.h"
 #include "state/maps.h"
 #include "state/records.h"
 #include "state/resource.h"
@@ -99,11 +101,22 @@ int capture_check(struct capture *c)
 	return r ? r : alive(c);
 }
 
+/* where the time of the pause goes */
+static int64_t took(const char *what, int64_t since)
+{
+	const int64_t now = now_ns();
+
+	log_debug("captured %s in %.1f ms", what,
+		  (double)(now - since) / NSEC_PER_MSEC);
+	return now;
+}
+
 static int capture(struct capture *c, enum capture_when when,
 		   Mspd__Image **ret)
 {
 	const size_t errors = c->findings->errors;
 	Mspd__Image *img;
+	int64_t since;
 	size_t i;
 	int r;
 
@@ -114,10 +127,15 @@ static int capture(struct capture *c, enum capture_when when,
 	img->version = 1;
 	img->final = when == CAPTURE_FINAL;
 
+	since = now_ns();
 	r = read_records(c);
-	for (i = 0; i < nr_resources && !r; i++)
-		if (resources[i]->capture)
-			r = resources[i]->capture(c, when, img);
+	since = took("records", since);
+	for (i = 0; i < nr_resources && !r; i++) {
+		if (!resources[i]->capture)
+			continue;
+		r = resources[i]->capture(c, when, img);
+		since = took(resources[i]->name, since);
+	}
 	if (!r)
 		r = alive(c);
 	if (!r && c->findings->errors != errors)

@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include "lib/cleanup.h"
 #include "lib/clock.h"
+#include "log.h"
 #include "state/maps.h"
 #include "state/process.h"
 #include "state/procfile.h"
@@ -310,9 +311,20 @@ pid_t restore_pid(const struct restore *r)
 	return r->ns.pid;
 }
 
+/* where the time of the pause goes */
+static int64_t took(const char *what, int64_t since)
+{
+	const int64_t now = now_ns();
+
+	log_debug("finished %s in %.1f ms", what,
+		  (double)(now - since) / NSEC_PER_MSEC);
+	return now;
+}
+
 int restore_finish(struct restore *r, const Mspd__Image *final)
 {
 	const size_t errors = r->findings->errors;
+	int64_t since;
 	size_t i;
 	int err;
 
@@ -320,10 +332,14 @@ int restore_finish(struct restore *r, const Mspd__Image *final)
 	if (err || final->process->pid != r->threads[0].tid)
 		return restore_fail(r, -EPROTO, "image", "",
 				    "the description of the guest is not whole");
-	for (i = 0; i < nr_resources && !err; i++)
-		if (resources[i]->finish)
-			err = explain(r, errors, resources[i]->name,
-				      resources[i]->finish(r, final));
+	since = now_ns();
+	for (i = 0; i < nr_resources && !err; i++) {
+		if (!resources[i]->finish)
+			continue;
+		err = explain(r, errors, resources[i]->name,
+			      resources[i]->finish(r, final));
+		since = took(resources[i]->name, since);
+	}
 	if (!err)
 		err = mm_leave(r, final);
 	if (!err)
@@ -335,6 +351,7 @@ int restore_finish(struct restore *r, const Mspd__Image *final)
 		err = remote_flush(&r->remote);
 	if (!err)
 		err = threads_leave(r, final);
+	took("what is last", since);
 	return explain(r, errors, "finish", err);
 }
 
