@@ -25,6 +25,11 @@
 #define PR_SET_VMA 0x53564d41
 #define PR_SET_VMA_ANON_NAME 0
 #endif
+#define HUGE (2UL << 20)
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MLOCK_ONFAULT
 #define MLOCK_ONFAULT 1
 #endif
@@ -247,16 +252,45 @@ int map_job_open(struct map_job *a, const Mspd__Vma *vma)
 			       &a->files[a->nr_files - 1].nr);
 }
 
+/*
+ * Parts of an area become one mapping again only if they have one anon_vma,
+ * which comes with the first page that is written and is passed on when the
+ * area is taken apart. So a page is written before anything else is done, one
+ * that cannot be huge if there is such a one.
+ */
+static int give_anon_vma(struct map_job *a, const struct map_change *change)
+{
+	const uint64_t at = change->start % HUGE || change->end % HUGE == 0 ?
+			    change->start : change->end - MAPS_PAGE;
+	int err;
+
+	err = add_remote(a, change, __NR_madvise, at, MAPS_PAGE,
+			 MADV_POPULATE_WRITE);
+	return err ? err : add_remote(a, change, __NR_madvise, at, MAPS_PAGE,
+				      MADV_DONTNEED);
+}
+
+static int give_name(struct map_job *a, const struct map_change *change)
+{
+	const char *name = change->vma->name;
+	uint64_t addr = remote_copy(&a->r->remote, name, strlen(name) + 1);
+
+	return addr ? add_remote(a, NULL, __NR_prctl, PR_SET_VMA,
+				 PR_SET_VMA_ANON_NAME, change->start,
+				 change->end - change->start, addr) : 0;
+}
+
 int map_job_map(struct map_job *a, const struct map_change *change)
 {
 	const Mspd__Vma *vma = change->vma;
+	const uint64_t len = change->end - change->start;
+	const struct opened *o = find_opened(a, vma);
+	/* what was writable once stays accounted, or it would not join others */
+	const uint32_t prot = vma->prot |
+		(vma->advice & ADVICE_ACCOUNTED ? PROT_WRITE : 0);
 	uint64_t flags = MAP_FIXED_NOREPLACE |
 			 (vma->flags & (MAP_SHARED | MAP_PRIVATE |
 					MAP_GROWSDOWN));
-	const struct opened *o = find_opened(a, vma);
-	/* once writable, always accounted: such neighbours become one */
-	const bool write = (vma->advice & ADVICE_ACCOUNTED) &&
-			   !(vma->prot & PROT_WRITE);
 	uint64_t offset = 0;
 	int nr = -1, err;
 
@@ -268,22 +302,15 @@ int map_job_map(struct map_job *a, const struct map_change *change)
 	} else {
 		flags |= MAP_ANONYMOUS;
 	}
-	err = add_remote(a, change, __NR_mmap, change->start,
-			 change->end - change->start,
-			 vma->prot | (write ? PROT_WRITE : 0), flags, nr,
-			 offset);
-	if (!err && write)
-		err = add_remote(a, change, __NR_mprotect, change->start,
-				 change->end - change->start, vma->prot);
-	if (!err && vma->name) {
-		uint64_t name = remote_copy(&a->r->remote, vma->name,
-					    strlen(vma->name) + 1);
-
-		if (name)
-			err = add_remote(a, NULL, __NR_prctl, PR_SET_VMA,
-					 PR_SET_VMA_ANON_NAME, change->start,
-					 change->end - change->start, name);
-	}
+	err = add_remote(a, change, __NR_mmap, change->start, len, prot, flags,
+			 nr, offset);
+	if (!err && !o && (prot & PROT_WRITE))
+		err = give_anon_vma(a, change);
+	if (!err && prot != vma->prot)
+		err = add_remote(a, change, __NR_mprotect, change->start, len,
+				 vma->prot);
+	if (!err && vma->name)
+		err = give_name(a, change);
 	return err;
 }
 

@@ -22,12 +22,6 @@
 #include "state/remote_stop.h"
 #include "state/threads.h"
 
-/* an interrupt may come before the call has begun: so often it is repeated */
-#define INTERRUPT_TRIES	1000
-
-/* length of the syscall instruction that the remote code begins with */
-#define BEHIND_CALL	2
-
 struct call {
 	long nr;
 	uint64_t arg[6];
@@ -118,10 +112,14 @@ static int make_call(struct restore *r, const Mspd__Image *final,
 	}
 }
 
+/*
+ * Up to the stop at the call's entry: an interrupt that comes from there on
+ * finds the call begun.
+ */
 static int begin(struct restore *r, pid_t tid, const struct call *call)
 {
 	struct user_regs_struct regs;
-	int err;
+	int status, err;
 
 	err = remote_get_regs(tid, &regs);
 	if (err)
@@ -130,35 +128,35 @@ static int begin(struct restore *r, pid_t tid, const struct call *call)
 	err = remote_set_regs(tid, &regs);
 	if (err)
 		return err;
+	if (ptrace(PTRACE_SYSCALL, tid, 0, 0))
+		return -errno;
+	err = remote_wait(&r->remote, tid, &status);
+	if (err)
+		return err;
+	if (WSTOPSIG(status) != (SIGTRAP | 0x80))
+		return -EPROTO;
 	return ptrace(PTRACE_CONT, tid, 0, 0) ? -errno : 0;
 }
 
-/* interrupts until the call has been begun; its outcome is in the registers */
+/* interrupts it; its outcome is in the registers */
 static int end(struct restore *r, pid_t tid, struct rearmed *ret)
 {
 	struct user_regs_struct regs;
-	int i, status, err;
+	int status, err;
 
-	for (i = 0; i < INTERRUPT_TRIES; i++) {
-		if (ptrace(PTRACE_INTERRUPT, tid, 0, 0))
-			return -errno;
-		err = remote_wait(&r->remote, tid, &status);
-		if (!err)
-			err = remote_get_regs(tid, &regs);
-		if (err)
-			return err;
-		if (status >> 16 != PTRACE_EVENT_STOP &&
-		    status >> 8 != SIGTRAP)
-			return -EPROTO;
-		if (regs.rip != r->remote.code) {
-			ret->armed = (long)regs.rax == -ERESTART_RESTARTBLOCK;
-			ret->value = (long)regs.rax;
-			return 0;
-		}
-		if (ptrace(PTRACE_CONT, tid, 0, 0))
-			return -errno;
-	}
-	return -ETIMEDOUT;
+	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0))
+		return -errno;
+	err = remote_wait(&r->remote, tid, &status);
+	if (!err)
+		err = remote_get_regs(tid, &regs);
+	if (err)
+		return err;
+	/* stopped by the interrupt, or by the trap behind a call that ended */
+	if (status >> 16 != PTRACE_EVENT_STOP && status >> 8 != SIGTRAP)
+		return -EPROTO;
+	ret->armed = (long)regs.rax == -ERESTART_RESTARTBLOCK;
+	ret->value = (long)regs.rax;
+	return 0;
 }
 
 static bool wants(const Mspd__Thread *t)

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Files, directories, devices, memory files; tokens and identity of content */
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "bare.h"
 #include "lib/cleanup.h"
@@ -122,6 +125,12 @@ static void writer(void)
 	guest_must(open(path[2], O_RDWR) == 0);
 }
 
+static void nested(void)
+{
+	guest_must(open(path[2], O_RDWR) == 0);
+	guest_must(open(path[5], O_RDWR) == 1);
+}
+
 static void captured(guest_part part)
 {
 	bare_start(&m, part, NULL);
@@ -160,6 +169,19 @@ static void test_differences(void)
 	captured(writer);
 	ok(!bare_target_check(&m), "a written file beside a token passes");
 	bare_end(&m);
+
+	captured(writer);
+	put(path[2], "more", O_APPEND);
+	ok(!bare_target_check(&m), "so it does when it grows");
+	bare_end(&m);
+
+	/* as on a host where something else is mounted there */
+	captured(nested);
+	must(!mount("none", path[4], "tmpfs", 0, NULL));
+	put(path[5], "", 0);
+	refused_by_target("fd.file.shared", path[5],
+			  "a file of another mount than its token is refused");
+	must(!umount(path[4]));
 
 	/* as on another host, whose directory is another one */
 	captured(writer);
@@ -228,6 +250,12 @@ int main(void)
 	name(1, "data");
 	name(2, "log");
 	name(3, "text");
+	name(4, "nested");
+	name(5, "nested/file");
+	must(!unshare(CLONE_NEWNS));
+	must(!mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	must(!mkdir(path[4], 0755));
+	put(path[5], "", 0);
 	put(path[1], "the text it has", 0);
 	put(path[2], "log", 0);
 	test_files();

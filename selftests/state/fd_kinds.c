@@ -195,6 +195,7 @@ static void test_pipes(void)
 	   errno == EAGAIN, "a full small pipe is full");
 	close(fd);
 	fd = bare_fd(&m, 6);
+	must(!fcntl(fd, F_SETFL, O_NONBLOCK));
 	for (n = 0; read(fd, buf, 1000) == 1000;)
 		n += 1000;
 	ok(n == 40000 && read(fd, buf, 1) == 0,

@@ -11,6 +11,7 @@
 #include "lib/clock.h"
 #include "mover.h"
 #include "ptrace_guest.h"
+#include "state/maps.h"
 #include "state/records.h"
 
 #define RANGES		512
@@ -28,6 +29,7 @@ struct mover {
 	bool suspended;
 	uint8_t *data;
 	struct vasi_range *vec;
+	size_t n;
 };
 
 const struct guest_access *move_access(void)
@@ -130,46 +132,78 @@ static int copy_whole(struct mover *v, const Mspd__Maps *maps)
 	return r;
 }
 
-static int copy_space(struct mover *v, uint32_t space, const Mspd__Maps *maps,
-		      bool last)
+/* all of a space, behind what is in @all already */
+static int harvest_space(struct mover *v, uint32_t space)
 {
-	uint64_t at = 0;
-	int r = 0;
+	uint64_t at = 0, end;
+	size_t n;
+	int r;
 
 	do {
-		size_t i, n = 0;
-		uint64_t end = at;
+		struct vasi_range *more;
 
-		r = v->m->access->harvest(v->source, space, at, 0, 0, v->vec,
-					  RANGES, &n, &end);
-		for (i = 0; i < n && !r; i++)
-			r = copy_range(v, &v->vec[i]);
-		if (!n)
+		more = reallocarray(v->vec, v->n + RANGES, sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		v->vec = more;
+		n = 0;
+		end = at;
+		r = v->m->access->harvest(v->source, space, at, 0, 0,
+					  v->vec + v->n, RANGES, &n, &end);
+		v->n += n;
+		if (end == at)
 			break;
 		at = end;
-	} while (!r && at < UINT64_MAX && at < 0x7ffffffff000ULL);
-	if (!r && !space && last)
-		r = copy_whole(v, maps);
+	} while (!r && at < USER_TOP);
 	return r;
 }
 
+/* @range has its place in @maps, all of it */
+static bool inside(const Mspd__Maps *maps, const struct vasi_range *range)
+{
+	uint64_t at = range->start;
+	const uint64_t end = at + range->pages * PAGE;
+
+	while (!range->space && at < end) {
+		const Mspd__Vma *vma = maps_find(maps, at);
+
+		if (!vma || vma_is_kernels(vma))
+			return false;
+		at = vma->end;
+	}
+	return true;
+}
+
+/*
+ * The harvest comes before the list of mappings: what is mapped in between
+ * comes with the next round. What was unmapped in between is given back.
+ */
 static int round_once(struct mover *v, bool last)
 {
 	Mspd__Maps *maps;
 	size_t i;
 	int r;
 
-	r = capture_maps(&v->capture, &maps);
+	v->n = 0;
+	r = harvest_space(v, 0);
+	if (!r)
+		r = capture_maps(&v->capture, &maps);
 	if (r)
 		return r;
-	r = restore_maps(v->restore, maps);
-	if (!r)
-		r = copy_space(v, 0, maps, last);
 	for (i = 0; i < maps->n_objects && !r; i++)
-		r = copy_space(v, maps->objects[i]->space, maps, last);
+		r = harvest_space(v, maps->objects[i]->space);
+	if (!r)
+		r = restore_maps(v->restore, maps);
+	for (i = 0; i < v->n && !r; i++) {
+		if (inside(maps, &v->vec[i]))
+			r = copy_range(v, &v->vec[i]);
+		else if (v->m->access->mark && v->vec[i].kind != VASI_KIND_HOLE)
+			r = v->m->access->mark(v->source, &v->vec[i], 1);
+	}
+	if (!r && last)
+		r = copy_whole(v, maps);
 	maps_free(maps);
-	/* a guest that runs maps anew between the list and the harvest */
-	return r == -EFAULT && !last ? 0 : r;
+	return r;
 }
 
 static int source_ready(struct mover *v, Mspd__Image **ret_early)
@@ -270,9 +304,8 @@ int move_guest(struct move *m)
 	int r;
 
 	v.data = malloc(DATA_BYTES);
-	v.vec = malloc(RANGES * sizeof(*v.vec));
 	ptrace_guest_cgroup = m->cgroup;
-	r = v.data && v.vec ? source_ready(&v, &early) : -ENOMEM;
+	r = v.data ? source_ready(&v, &early) : -ENOMEM;
 	if (!r)
 		r = target_ready(&v, early);
 	for (i = 0; i < m->rounds && !r; i++)

@@ -232,6 +232,19 @@ static void put_pending(struct out *o, pid_t host, int32_t tid, int shared)
 		    (size_t)n * sizeof(si[0]));
 }
 
+/* prctl() that writes its answer, or returns it */
+static uint32_t ask_prctl(struct ptrace_guest *p, pid_t tid, int option,
+			  bool writes)
+{
+	uint64_t arg[4] = { (uint64_t)option };
+	int v = 0;
+
+	if (!writes)
+		return (uint32_t)ask(p, tid, __NR_prctl, arg[0], 0, 0, 0);
+	ask_bytes(p, tid, __NR_prctl, arg, 1, &v, sizeof(v));
+	return (uint32_t)v;
+}
+
 static void put_thread(struct ptrace_guest *p, struct out *o,
 		       const struct ptrace_thread *t)
 {
@@ -284,6 +297,9 @@ static void put_thread(struct ptrace_guest *p, struct out *o,
 		rec.sas_size = ss.ss_size;
 		rec.sas_flags = (uint32_t)ss.ss_flags;
 	}
+	rec.pdeath_signal = ask_prctl(p, t->host_tid, PR_GET_PDEATHSIG, true);
+	rec.timer_slack_ns = ask_prctl(p, t->host_tid, PR_GET_TIMERSLACK,
+				       false);
 	memset(arg, 0, sizeof(arg));
 	arg[0] = PR_GET_TID_ADDRESS;
 	if (!ask_bytes(p, t->host_tid, __NR_prctl, arg, 1, &addr, 8))
@@ -375,9 +391,15 @@ static int put_process(struct ptrace_guest *p, struct out *o, int dir)
 	rec.arg_end = f[49];
 	rec.env_start = f[50];
 	rec.env_end = f[51];
-	if (p->stopped)
-		rec.brk = (uint64_t)ask(p, p->threads[0].host_tid, __NR_brk, 0,
-					0, 0, 0);
+	if (p->stopped) {
+		const pid_t tid = p->threads[0].host_tid;
+
+		rec.brk = (uint64_t)ask(p, tid, __NR_brk, 0, 0, 0, 0);
+		rec.dumpable = ask_prctl(p, tid, PR_GET_DUMPABLE, false);
+		rec.thp_disable = ask_prctl(p, tid, PR_GET_THP_DISABLE, false);
+		rec.child_subreaper = ask_prctl(p, tid, PR_GET_CHILD_SUBREAPER,
+						true);
+	}
 	rec.clock_monotonic = clock_ns(CLOCK_MONOTONIC);
 	rec.clock_boottime = clock_ns(CLOCK_BOOTTIME);
 	rec.timens_monotonic = mono_s * NSEC_PER_SEC + mono_ns;

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Processes that are moved within one host and look at themselves afterwards
+ *
+ * Through the module where it is loaded, else through its stand-in.
+ */
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "mover.h"
+#include "ptrace_guest.h"
+#include "state_guest.h"
+#include "tap.h"
+
+#define WAIT_MS 60000
+
+static char self[PATH_MAX];
+static unsigned int nr_moves;
+
+static bool wait_for(const char *dir, const char *name, char *text, size_t len)
+{
+	char path[PATH_MAX];
+	int64_t deadline = deadline_in(WAIT_MS);
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	while (deadline_left(deadline)) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		if (fd >= 0) {
+			ssize_t n = read(fd, text, len - 1);
+
+			text[n > 0 ? n : 0] = '\0';
+			close(fd);
+			return true;
+		}
+		sleep_ms(5);
+	}
+	return false;
+}
+
+static void touch(const char *dir, const char *name)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	must(fd >= 0);
+	close(fd);
+}
+
+static bool start(const char *guest, char *dir, struct ns_guest *ret)
+{
+	char *argv[] = { self, (char *)"--guest", (char *)guest, NULL };
+	char *envp[] = { NULL };
+	struct ns_command cmd = { .argv = argv, .envp = envp, .cwd = dir };
+	const char *what = "";
+	char text[16];
+	int r;
+
+	strcpy(dir, "/var/tmp/move_test.XXXXXX");
+	must(mkdtemp(dir));
+	r = ns_spawn(&cmd, ret, &what);
+	if (r) {
+		note("cannot start %s: %s: %s", guest, what, strerror(-r));
+		return false;
+	}
+	return wait_for(dir, "ready", text, sizeof(text));
+}
+
+static const char *next_cgroup(void)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%d-%u", getpid(), nr_moves++);
+	return move_cgroup(name);
+}
+
+static void end(const char *dir, pid_t pid, struct ns_guest *g)
+{
+	char cmd[PATH_MAX];
+
+	if (pid != g->pid)
+		kill(pid, SIGKILL);
+	ns_kill(g);
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
+	must(!system(cmd));
+}
+
+/* @fail_at 0: moved; else: given up there, and the source goes on */
+static void test_guest(const char *guest, int hops, int fail_at)
+{
+	static const char *const step[] = { "moved", "given up when prepared",
+					    "given up when finished",
+					    "given up when parked" };
+	struct move m = { .access = move_access(), .rounds = 3,
+			  .fail_at = fail_at };
+	struct ns_guest g = NS_GUEST_INIT;
+	char dir[64], text[512] = "no verdict";
+	int r = 0, i;
+
+	if (!start(guest, dir, &g)) {
+		ok(false, "%s: starts", guest);
+		end(dir, g.pid, &g);
+		return;
+	}
+	m.pid = g.pid;
+	for (i = 0; i < hops && !r; i++) {
+		m.cgroup = next_cgroup();
+		r = move_guest(&m);
+		if (fail_at ? r != -EINTR : r)
+			move_print(&m);
+		sleep_ms(30);
+	}
+	if (!ok(fail_at ? r == -EINTR : !r, "%s: %s%s%s", guest, step[fail_at],
+		r && r != -EINTR ? ": " : "",
+		r && r != -EINTR ? strerror(-r) : ""))
+		m.pid = g.pid;
+	if (fail_at)
+		ok(access(m.cgroup, F_OK) && m.pid == g.pid,
+		   "%s: nothing is left of the target", guest);
+	touch(dir, "go");
+	wait_for(dir, "verdict", text, sizeof(text));
+	ok(!strcmp(text, "ok"), "%s: finds itself whole%s%s", guest,
+	   strcmp(text, "ok") ? ": " : "", strcmp(text, "ok") ? text : "");
+	findings_clear(&m.findings);
+	end(dir, m.pid, &g);
+}
+
+/* who may not be moved is named before anything is touched */
+static void test_refused(void)
+{
+	const struct guest_access *a = move_access();
+	struct findings f = {};
+	struct capture c;
+	struct guest *g;
+	bool named = false;
+	size_t i;
+	int r;
+
+	r = a->attach(&g, getppid(), VASI_SERVICE_SOURCE, 1);
+	if (r) {
+		ok(r == -EINVAL || r == -EPERM, "the mover's parent is refused");
+		return;
+	}
+	r = capture_open(&c, g, getppid(), CONNECTIONS_REFUSE, &f);
+	if (!r) {
+		r = capture_check(&c);
+		capture_close(&c);
+	}
+	for (i = 0; i < f.n; i++)
+		named |= f.v[i].level == FINDING_ERROR &&
+			 !strcmp(f.v[i].check, "process.mover");
+	ok(!r && named, "the mover's parent is refused");
+	findings_clear(&f);
+	a->close(g);
+}
+
+static bool usable(void)
+{
+	if (geteuid()) {
+		printf("1..0 # SKIP needs root\n");
+		return false;
+	}
+	if (!move_cgroup("x")) {
+		printf("1..0 # SKIP needs a cgroup2 mount\n");
+		return false;
+	}
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	const bool module = move_access() == &guest_kmod;
+	ssize_t n;
+	size_t i;
+
+	if (argc == 3 && !strcmp(argv[1], "--guest"))
+		return state_guest(argv[2]);
+	if (!usable())
+		return 4;
+	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	must(n > 0);
+	note("guests are reached by %s", move_access()->name);
+	test_refused();
+	for (i = 0; state_guests[i]; i++)
+		if (argc < 2 || !strcmp(argv[1], state_guests[i]))
+			test_guest(state_guests[i], module ? 3 : 1, 0);
+	if (argc < 2) {
+		test_guest("identity", 1, MOVE_PREPARED);
+		test_guest("memory", 1, MOVE_FINISHED);
+		test_guest("births", 1, MOVE_PARKED);
+	}
+	rmdir(dirname((char *)move_cgroup("x")));
+	return tap_end();
+}
