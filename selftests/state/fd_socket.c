@@ -251,8 +251,8 @@ static void test_taken(void)
 {
 	struct sockaddr_in a4 = { .sin_family = AF_INET, .sin_port = port4 };
 	struct sockaddr_un un;
+	int fd, one = 1;
 	socklen_t len;
-	int fd;
 
 	captured(one_port);
 	ok(!bare_target_check(&m),
@@ -260,6 +260,7 @@ static void test_taken(void)
 	bare_end(&m);
 	captured(one_port);
 	fd = socket(AF_INET, SOCK_STREAM, 0);
+	must(!setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)));
 	must(!bind(fd, (void *)&a4, sizeof(a4)) && !listen(fd, 1));
 	refused("fd.listen", "fd 0", "a port that is taken is refused");
 	close(fd);

@@ -83,13 +83,13 @@ static const char *address_text(const Mspd__OpenFile *of, char *buf, size_t len)
 
 /*
  * Connections that the last owner of the port left behind do not keep it: it is
- * bound as if SO_REUSEADDR were set, which a listening socket still forbids.
+ * bound, and listens, as if SO_REUSEADDR were set, which another one that
+ * listens still forbids. settle() puts the option right.
  */
 static int make(const Mspd__OpenFile *of, int *ret_fd, const char **ret_what)
 {
 	_cleanup_close_ int fd = -1;
-	int one = 1, reuse = 0, r;
-	socklen_t len = sizeof(reuse);
+	int one = 1, r;
 
 	*ret_what = "socket";
 	if (of->type != SOCK_STREAM || of->protocol != IPPROTO_TCP ||
@@ -102,15 +102,11 @@ static int make(const Mspd__OpenFile *of, int *ret_fd, const char **ret_what)
 	if (r)
 		return r;
 	*ret_what = "address";
-	if (has_port(of)) {
-		if (getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len) ||
-		    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-		    bind(fd, (const void *)of->address.data,
-			 (socklen_t)of->address.len) ||
-		    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse,
-			       sizeof(reuse)))
-			return -errno;
-	}
+	if (has_port(of) &&
+	    (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	     bind(fd, (const void *)of->address.data,
+		  (socklen_t)of->address.len)))
+		return -errno;
 	*ret_fd = steal_fd(&fd);
 	return 0;
 }
@@ -169,14 +165,30 @@ static bool same(const Mspd__OpenFile *a, const Mspd__OpenFile *b)
 	return socket_equal(a, b);
 }
 
+static bool reuses_address(const Mspd__OpenFile *of)
+{
+	size_t i;
+
+	for (i = 0; i < of->n_sockopts; i++)
+		if (of->sockopts[i]->level == SOL_SOCKET &&
+		    of->sockopts[i]->name == SO_REUSEADDR)
+			return true;
+	return false;
+}
+
 static int settle(struct files_target *t, struct placed_file *p)
 {
+	int reuse = reuses_address(p->file);
 	char address[64];
 
 	if (p->file->has_backlog && listen(p->copy, (int)p->file->backlog))
 		return files_fail(t, p->file, -errno, "can't listen at %s: %s%s",
 				  address_text(p->file, address, sizeof(address)),
 				  strerror(errno), advice(-errno));
+	if (setsockopt(p->copy, SOL_SOCKET, SO_REUSEADDR, &reuse,
+		       sizeof(reuse)))
+		return files_fail(t, p->file, -errno, "SO_REUSEADDR: %s",
+				  strerror(errno));
 	return 0;
 }
 
