@@ -425,6 +425,7 @@ static void finish(struct job *j, int status)
 
 void job_reap(struct server *s)
 {
+	bool ended = false;
 	struct job *j;
 	int status;
 	pid_t pid;
@@ -433,9 +434,13 @@ void job_reap(struct server *s)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		for (j = s->jobs; j && j->pid != pid; j = j->next)
 			;
-		if (j)
+		if (j) {
 			finish(j, status);
+			ended = true;
+		}
 	}
+	if (ended)
+		server_sweep_sealed(s);
 	trim_history(s);
 	server_sweep_cgroups(s);
 	server_check_stop(s);

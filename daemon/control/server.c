@@ -337,6 +337,7 @@ int server_open(struct server *s, const struct config *c)
 		return -errno;
 	s->cgroups = open_cgroups(c);
 	server_sweep_cgroups(s);
+	server_sweep_sealed(s);
 
 	r = s->signal_fd = open_signals();
 	if (r >= 0)

@@ -77,6 +77,12 @@ const char *server_cgroup(const struct server *s, const char *name, char *buf,
 			  size_t len);
 /* removes the cgroups that lost their guest */
 void server_sweep_cgroups(struct server *s);
+/*
+ * Looks for guests that a dead worker left sealed. One that was being built
+ * here never ran and is not owned: it goes. One that was on its way from here
+ * may be owned by the target: it stays stopped, in doubt.
+ */
+void server_sweep_sealed(struct server *s);
 /* to be called when a worker ended: the last one lets a stopping server go */
 void server_check_stop(struct server *s);
 

@@ -35,6 +35,7 @@ struct guest_holdup {
  * struct guest_access - one way to reach guests
  * @name: as in the configuration and in JSON ("vasi")
  * @probe: 0 if usable on this host, else -errno; @ret may be NULL
+ * @sealed: lists sealed streams, held or not; -EMSGSIZE: there are more
  * @attach: opens a new stream on process @pid
  * @join: one more handle on the stream of @g, for another thread
  * @takeover: a handle on a sealed stream that nobody holds
@@ -59,6 +60,7 @@ struct guest_holdup {
 struct guest_access {
 	const char *name;
 	int (*probe)(struct vasi_query *ret);
+	int (*sealed)(struct vasi_stream_info *vec, size_t len, size_t *ret_n);
 	int (*attach)(struct guest **ret, pid_t pid, uint32_t service,
 		      uint64_t stream_id);
 	int (*join)(struct guest **ret, const struct guest *g);

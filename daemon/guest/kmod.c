@@ -56,6 +56,25 @@ static int kmod_probe(struct vasi_query *ret)
 	return q.out_abi == VASI_ABI_VERSION ? 0 : -EPROTONOSUPPORT;
 }
 
+static int kmod_sealed(struct vasi_stream_info *vec, size_t len, size_t *ret_n)
+{
+	struct vasi_streams cmd = {
+		.size = sizeof(cmd), .flags = VASI_STREAMS_SEALED,
+		.vec = (uintptr_t)vec, .vec_len = (uint32_t)len,
+	};
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = command(fd, VASI_STREAMS, &cmd);
+	if (r)
+		return r;
+	*ret_n = cmd.out_count;
+	return 0;
+}
+
 static int attach(struct guest **ret, uint32_t flags, pid_t pid,
 		  uint32_t service, uint64_t stream_id)
 {
@@ -307,6 +326,7 @@ static int kmod_pollfd(const struct guest *g)
 const struct guest_access guest_kmod = {
 	.name = "vasi",
 	.probe = kmod_probe,
+	.sealed = kmod_sealed,
 	.attach = kmod_attach,
 	.join = kmod_join,
 	.takeover = kmod_takeover,
