@@ -149,14 +149,15 @@ static const struct vasi_object *find_object(const struct maps_source *s,
 	return NULL;
 }
 
-static int open_mapped(struct capture *c, const struct map_line *line)
+static int open_mapped(struct capture *c, const struct map_line *line,
+		       int flags)
 {
 	char name[64];
 	int fd;
 
 	snprintf(name, sizeof(name), "map_files/%" PRIx64 "-%" PRIx64,
 		 line->start, line->end);
-	fd = openat(c->proc, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = openat(c->proc, name, flags | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -171,6 +172,25 @@ static char *file_path(const struct map_line *line)
 	return strndup(line->name, len);
 }
 
+static bool is_gone(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 10 && !strcmp(name + len - 10, " (deleted)");
+}
+
+/* nothing to be found by this name: its content is not worth reading */
+static int identify_deleted(const char *path, int fd, Mspd__FileId **ret)
+{
+	int r = fileid_capture(path, fd, FILEID_NO_CONTENT, ret);
+
+	if (!r) {
+		(*ret)->has_deleted = 1;
+		(*ret)->deleted = 1;
+	}
+	return r;
+}
+
 static int identify(struct capture *c, const struct map_line *line,
 		    const char *path, Mspd__FileId **ret)
 {
@@ -178,7 +198,12 @@ static int identify(struct capture *c, const struct map_line *line,
 	struct stat st;
 	int r;
 
-	fd = open_mapped(c, line);
+	fd = open_mapped(c, line, O_RDONLY | O_NONBLOCK);
+	/* a deleted file of a network file system cannot be opened again */
+	if (fd == -ENOENT && is_gone(line->name)) {
+		fd = open_mapped(c, line, O_PATH);
+		return fd < 0 ? fd : identify_deleted(path, fd, ret);
+	}
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st))
@@ -189,15 +214,8 @@ static int identify(struct capture *c, const struct map_line *line,
 	}
 	if (!S_ISREG(st.st_mode))
 		return -ENODEV;
-	if (!st.st_nlink) {
-		/* nothing to be found by this name: not worth reading */
-		r = fileid_capture(path, fd, FILEID_NO_CONTENT, ret);
-		if (!r) {
-			(*ret)->has_deleted = 1;
-			(*ret)->deleted = 1;
-		}
-		return r;
-	}
+	if (!st.st_nlink)
+		return identify_deleted(path, fd, ret);
 	r = fileid_capture(path, fd, FILEID_CONTENT, ret);
 	if (r == -EFBIG)
 		r = fileid_capture(path, fd, FILEID_NO_CONTENT, ret);
@@ -262,13 +280,6 @@ static enum vma_special special_of(const char *name)
 		if (!strcmp(name, names[i]))
 			return (enum vma_special)i;
 	return VMA_PLAIN;
-}
-
-static bool is_gone(const char *name)
-{
-	size_t len = strlen(name);
-
-	return len > 10 && !strcmp(name + len - 10, " (deleted)");
 }
 
 static int private_vma(struct capture *c, struct maps_source *s,

@@ -172,10 +172,8 @@ class Guest:
                 with open(path, errors="replace") as f:
                     say("%s: %s" % (name, f.read()[-3000:]))
         say(self.hosts.run(self.side, "sh", "-c",
-                           "cd /proc/%d/task 2>/dev/null || exit 0; for t in *; do "
-                           "echo $t $(cut -d' ' -f2,3 $t/stat) "
-                           "$(cat $t/syscall) $(cat $t/wchan); done" % self.pid,
-                           fails=True) or "")
+                           "cd /proc/%d/task && grep -hoE '^[0-9]+ .[^)]*. .' */stat "
+                           "&& grep -H . */wchan" % self.pid, fails=True) or "")
 
     def start_move(self, attributes="", port=PORT):
         """A move that is under way, as a process."""
