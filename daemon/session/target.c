@@ -16,90 +16,40 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include "engine/fault.h"
-#include "engine/receiver.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/digest.h"
-#include "session/peer.h"
 #include "session/report.h"
+#include "session/target.h"
 #include "wire/frame.h"
 #include "wire/sock.h"
 
 #define HANDSHAKE_MS	10000
 #define IDLE_MS		30000
 #define MAX_STREAMS	16
-#define DATA_HELLO_MS	2000
 #define PARK_MS		5000
 #define SEND_MS		10000
 #define GOODBYE_MS	2000
 /* the guest's clock may have to catch up with what it saw on the source */
 #define CLOCK_WAIT_NS	(2 * NSEC_PER_SEC)
 
-enum target_state {
-	TARGET_HELLO,		/* it has said who it is */
-	TARGET_COPY,		/* a shell is there, rounds come */
-	TARGET_READY,		/* complete, parked and sealed */
-	TARGET_RESUMED,
-};
-
-/**
- * struct target - everything
- * @cfg: what this host allows
- * @rep: line to the supervisor
- * @failure: why it went wrong
- * @findings: what was found about the guest
- * @peer: the source
- * @state: how far it is
- * @name: guest
- * @uuid: guest
- * @cgroup: the guest's, or empty
- * @stream_id: the migration
- * @streams: data connections
- * @opt: for restore_*()
- * @restore: the guest that is being built
- * @known: what it has
- * @receiver: data connections
- * @applied: last round that is in the guest
- * @bytes_seen: for supervision
- */
-struct target {
-	const struct target_config *cfg;
-	struct reporter *rep;
-	struct failure failure;
-	struct findings findings;
-	struct peer peer;
-	enum target_state state;
-	char name[64];
-	char uuid[37];
-	char cgroup[400];
-	uint64_t stream_id;
-	unsigned int streams;
-	struct restore_options opt;
-	struct restore *restore;
-	struct pagemap *known;
-	struct receiver *receiver;
-	uint32_t applied;
-	uint64_t bytes_seen;
-};
-
-static unsigned int handshake_ms(const struct target *t)
+unsigned int target_handshake_ms(const struct target *t)
 {
 	return t->cfg->handshake_ms ? t->cfg->handshake_ms : HANDSHAKE_MS;
 }
 
-static unsigned int idle_ms(const struct target *t)
+unsigned int target_idle_ms(const struct target *t)
 {
 	return t->cfg->idle_ms ? t->cfg->idle_ms : IDLE_MS;
 }
 
-static int target_send(struct target *t, enum control_type type,
-		       const ProtobufCMessage *m)
+int target_send(struct target *t, enum control_type type,
+		const ProtobufCMessage *m)
 {
 	return peer_send(&t->peer, type, m, SEND_MS);
 }
 
-/* @what failed with @err; what restore_*() found says more */
-static int target_fail(struct target *t, int err, const char *what)
+int target_fail(struct target *t, int err, const char *what)
 {
 	char text[400];
 
@@ -110,7 +60,7 @@ static int target_fail(struct target *t, int err, const char *what)
 	return failure_set(&t->failure, err, "%s: %s", what, strerror(-err));
 }
 
-static int receiver_fail(struct target *t, int err)
+int target_receiver_fail(struct target *t, int err)
 {
 	return failure_set(&t->failure, err, "%s",
 			   receiver_error(t->receiver));
@@ -134,7 +84,7 @@ static bool name_valid(const char *name)
 static int target_preamble(struct target *t)
 {
 	struct control_versions v = { 0 };
-	int ret = control_preamble(t->peer.fd, deadline_in(handshake_ms(t)),
+	int ret = control_preamble(t->peer.fd, deadline_in(target_handshake_ms(t)),
 				   &v);
 
 	if (ret == -EPROTONOSUPPORT)
@@ -188,7 +138,7 @@ static int target_hello(struct target *t)
 	int ret;
 
 	ret = peer_expect(&t->peer, CONTROL_HELLO,
-			  deadline_in(handshake_ms(t)), &msg);
+			  deadline_in(target_handshake_ms(t)), &msg);
 	if (ret)
 		return ret;
 	ret = hello_check(t, msg.hello, &query);
@@ -258,80 +208,6 @@ static int on_validate(struct target *t, const Mspd__Validate *m)
 	return ret;
 }
 
-/* a stranger's connection is closed and does no harm */
-static int accept_stream(struct target *t, int listener, const uint8_t *token,
-			 int *fd)
-{
-	unsigned char buf[HELLO_BYTES];
-	struct stream_hello hello;
-	_cleanup_close_ int s = -1;
-
-	s = sock_accept(listener, deadline_in(1));
-	if (s < 0)
-		return 0;
-	if (sock_recv(s, buf, sizeof(buf), deadline_in(DATA_HELLO_MS)) ||
-	    stream_hello_decode(&hello, buf) ||
-	    hello.stream_id != t->stream_id ||
-	    memcmp(hello.token, token, TOKEN_BYTES) ||
-	    hello.stream >= t->streams || fd[hello.stream] >= 0)
-		return 0;
-	fd[hello.stream] = steal_fd(&s);
-	return 1;
-}
-
-static int accept_streams(struct target *t, int listener,
-			  const uint8_t *token, int *fd)
-{
-	int64_t deadline = deadline_in(handshake_ms(t));
-	unsigned int n = 0;
-
-	while (n < t->streams) {
-		int ret = peer_wait(&t->peer, listener, deadline);
-		struct control_message msg;
-
-		if (ret < 0)
-			return ret;
-		if (ret & PEER_EXTRA) {
-			n += accept_stream(t, listener, token, fd);
-		} else if (ret & PEER_MESSAGE) {
-			ret = peer_expect(&t->peer, CONTROL_ABORT, deadline,
-					  &msg);
-			return ret ? ret : -EPROTO;
-		}
-	}
-	return 0;
-}
-
-static int object_fd(void *arg, uint32_t space)
-{
-	return restore_object_fd(arg, space);
-}
-
-static int start_receiver(struct target *t, int listener,
-			  const uint8_t *token)
-{
-	int fd[SENDER_MAX_STREAMS], ret;
-	struct receiver_config cfg = {
-		.guest = restore_guest(t->restore),
-		.known = t->known,
-		.object_fd = object_fd,
-		.object_arg = t->restore,
-		.fd = fd,
-		.nr = t->streams,
-	};
-
-	for (unsigned int i = 0; i < t->streams; i++)
-		fd[i] = -1;
-	ret = accept_streams(t, listener, token, fd);
-	if (ret) {
-		for (unsigned int i = 0; i < t->streams; i++)
-			cleanup_close(&fd[i]);
-		return ret;
-	}
-	ret = receiver_new(&t->receiver, &cfg);
-	return ret ? target_fail(t, ret, "data connections") : 0;
-}
-
 static int on_prepare(struct target *t, const Mspd__Prepare *m)
 {
 	Mspd__Prepared answer = MSPD__PREPARED__INIT;
@@ -359,123 +235,12 @@ static int on_prepare(struct target *t, const Mspd__Prepare *m)
 	answer.prepare_ns = now_ns() - begin;
 	ret = target_send(t, CONTROL_PREPARED, &answer.base);
 	if (!ret)
-		ret = start_receiver(t, listener, token);
+		ret = target_streams(t, listener, token);
 	if (ret)
 		return ret;
 	t->state = TARGET_COPY;
 	report_phase(t->rep, "copy");
 	return 0;
-}
-
-/* -- rounds */
-
-static int on_round_maps(struct target *t, const Mspd__RoundMaps *m)
-{
-	Mspd__MapsDone answer = MSPD__MAPS_DONE__INIT;
-	struct extents x = { 0 };
-	int ret;
-
-	if (m->round != t->applied + 1 && !fault_nobarrier())
-		return failure_set(&t->failure, -EPROTO,
-				   "mappings of round %u when %u is applied",
-				   m->round, t->applied);
-	ret = extents_build(&x, m->maps);
-	if (ret)
-		return target_fail(t, ret, "the mappings make no sense");
-	receiver_maps_begin(t->receiver);
-	ret = restore_maps(t->restore, m->maps);
-	receiver_maps_end(t->receiver, ret < 0 ? NULL : &x);
-	extents_free(&x);
-	if (ret < 0)
-		return target_fail(t, ret, "cannot make the guest's mappings");
-	answer.round = m->round;
-	return target_send(t, CONTROL_MAPS_DONE, &answer.base);
-}
-
-static int wait_round(struct target *t, uint32_t round,
-		      const struct send_stream_total *want, size_t n)
-{
-	int64_t deadline = deadline_in(idle_ms(t));
-	uint64_t seen = receiver_bytes(t->receiver);
-	struct peer quiet = t->peer;
-	struct control_message msg;
-	int done, ret;
-
-	/* without the barrier the next round's messages are there already */
-	if (fault_nobarrier())
-		quiet.fd = -1;
-	while (!(done = receiver_round_done(t->receiver, round, want, n))) {
-		uint64_t bytes = receiver_bytes(t->receiver);
-
-		if (bytes != seen)
-			deadline = deadline_in(idle_ms(t));
-		seen = bytes;
-		ret = peer_wait(&quiet, receiver_eventfd(t->receiver),
-				deadline);
-		if (ret < 0)
-			return ret;
-		if (ret & PEER_MESSAGE) {
-			ret = peer_expect(&t->peer, CONTROL_ABORT, deadline,
-					  &msg);
-			return ret ? ret : -EPROTO;
-		}
-	}
-	return done < 0 ? receiver_fail(t, done) : 0;
-}
-
-/* after the round's data, by the tracer, where there is something to drop */
-static int apply_holes(struct target *t)
-{
-	_cleanup_free_ struct vasi_range *holes = NULL;
-	size_t n = receiver_holes(t->receiver, &holes);
-
-	for (size_t i = 0; i < n; i++) {
-		uint64_t start = holes[i].start, from, to;
-		uint64_t end = start + (holes[i].pages << GUEST_PAGE_SHIFT);
-
-		while (start < end &&
-		       pagemap_run(t->known, holes[i].space, start, end, true,
-				   &from, &to)) {
-			struct vasi_range part = holes[i];
-			int ret;
-
-			part.start = from;
-			part.pages = (to - from) >> GUEST_PAGE_SHIFT;
-			ret = restore_drop(t->restore, &part, 1);
-			if (ret < 0)
-				return target_fail(t, ret,
-						   "cannot drop pages");
-			pagemap_clear(t->known, part.space, from, to);
-			start = to;
-		}
-	}
-	return 0;
-}
-
-static int on_round_end(struct target *t, const Mspd__RoundEnd *m)
-{
-	struct send_stream_total want[SENDER_MAX_STREAMS];
-	Mspd__RoundApplied answer = MSPD__ROUND_APPLIED__INIT;
-	int ret;
-
-	if ((m->round != t->applied + 1 && !fault_nobarrier()) ||
-	    m->n_streams != t->streams)
-		return failure_set(&t->failure, -EPROTO,
-				   "the end of round %u with %zu streams when %u is applied",
-				   m->round, m->n_streams, t->applied);
-	for (size_t i = 0; i < m->n_streams; i++) {
-		want[i].frames = m->streams[i]->frames;
-		want[i].pages = m->streams[i]->pages;
-	}
-	ret = wait_round(t, m->round, want, m->n_streams);
-	if (!ret)
-		ret = apply_holes(t);
-	if (ret)
-		return ret;
-	t->applied = m->round;
-	receiver_applied(t->receiver, m->round);
-	answer.round = m->round;
-	return target_send(t, CONTROL_ROUND_APPLIED, &answer.base);
 }
 
 /* -- switch-over */
@@ -578,7 +343,7 @@ static int fault_silence(struct target *t)
 {
 	char c;
 
-	while (sock_recv(t->peer.fd, &c, 1, deadline_in(idle_ms(t))) !=
+	while (sock_recv(t->peer.fd, &c, 1, deadline_in(target_idle_ms(t))) !=
 	       -ECONNRESET)
 		;
 	return failure_set(&t->failure, -ECONNRESET, "the source gave up");
@@ -609,9 +374,9 @@ static int target_message(struct target *t, const struct control_message *msg)
 	case CONTROL_PREPARE:
 		return on_prepare(t, msg->prepare);
 	case CONTROL_ROUND_MAPS:
-		return on_round_maps(t, msg->round_maps);
+		return target_round_maps(t, msg->round_maps);
 	case CONTROL_ROUND_END:
-		return on_round_end(t, msg->round_end);
+		return target_round_end(t, msg->round_end);
 	case CONTROL_FINAL:
 		return on_final(t, msg->final);
 	case CONTROL_COMMIT:
@@ -626,7 +391,7 @@ static int target_message(struct target *t, const struct control_message *msg)
 /* The next message; data that arrives is a sign of life, too. */
 static int target_next(struct target *t, struct control_message *ret)
 {
-	int64_t deadline = deadline_in(idle_ms(t));
+	int64_t deadline = deadline_in(target_idle_ms(t));
 	int event = t->receiver ? receiver_eventfd(t->receiver) : -1;
 	int err;
 
@@ -635,7 +400,7 @@ static int target_next(struct target *t, struct control_message *ret)
 
 		if (bytes != t->bytes_seen) {
 			t->bytes_seen = bytes;
-			deadline = deadline_in(idle_ms(t));
+			deadline = deadline_in(target_idle_ms(t));
 		}
 		err = peer_wait(&t->peer, event, deadline);
 		if (err < 0)
@@ -649,7 +414,7 @@ static int target_next(struct target *t, struct control_message *ret)
 				continue;
 			if (err == -ECONNRESET)
 				peer_last_words(&t->peer);
-			return receiver_fail(t, err);
+			return target_receiver_fail(t, err);
 		}
 	}
 }

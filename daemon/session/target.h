@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The target's side of one migration, in parts: target.c (its course),
+ * target_rounds.c (data connections, mappings, rounds)
+ */
+#ifndef MSPD_SESSION_TARGET_H
+#define MSPD_SESSION_TARGET_H
+
+#include "engine/receiver.h"
+#include "lib/pagemap.h"
+#include "session/peer.h"
+
+enum target_state {
+	TARGET_HELLO,		/* it has said who it is */
+	TARGET_COPY,		/* a shell is there, rounds come */
+	TARGET_READY,		/* complete, parked and sealed */
+	TARGET_RESUMED,
+};
+
+/**
+ * struct target - everything
+ * @cfg: what this host allows
+ * @rep: line to the supervisor
+ * @failure: why it went wrong
+ * @findings: what was found about the guest
+ * @peer: the source
+ * @state: how far it is
+ * @name: guest
+ * @uuid: guest
+ * @cgroup: the guest's, or empty
+ * @stream_id: the migration
+ * @streams: data connections
+ * @opt: for restore_*()
+ * @restore: the guest that is being built
+ * @known: what it has
+ * @receiver: data connections
+ * @applied: last round that is in the guest
+ * @bytes_seen: for supervision
+ */
+struct target {
+	const struct target_config *cfg;
+	struct reporter *rep;
+	struct failure failure;
+	struct findings findings;
+	struct peer peer;
+	enum target_state state;
+	char name[64];
+	char uuid[37];
+	char cgroup[400];
+	uint64_t stream_id;
+	unsigned int streams;
+	struct restore_options opt;
+	struct restore *restore;
+	struct pagemap *known;
+	struct receiver *receiver;
+	uint32_t applied;
+	uint64_t bytes_seen;
+};
+
+unsigned int target_handshake_ms(const struct target *t);
+unsigned int target_idle_ms(const struct target *t);
+int target_send(struct target *t, enum control_type type,
+		const ProtobufCMessage *m);
+/* @what failed with @err; what restore_*() found says more */
+int target_fail(struct target *t, int err, const char *what);
+int target_receiver_fail(struct target *t, int err);
+
+/* target_rounds.c */
+/* waits for all data connections, then starts their threads */
+int target_streams(struct target *t, int listener, const uint8_t *token);
+int target_round_maps(struct target *t, const Mspd__RoundMaps *m);
+int target_round_end(struct target *t, const Mspd__RoundEnd *m);
+
+#endif /* MSPD_SESSION_TARGET_H */
