@@ -291,7 +291,7 @@ static int look_at(const struct restore *r, const struct restore_thread *t,
 }
 
 static int change_thread(struct restore *r, const struct restore_thread *t,
-			 const Mspd__Creds *want)
+			 const Mspd__Creds *want, bool *ret_changed)
 {
 	struct change ch = { .r = r, .tid = t->host_tid };
 	Mspd__Creds have = MSPD__CREDS__INIT;
@@ -300,8 +300,10 @@ static int change_thread(struct restore *r, const struct restore_thread *t,
 	/* a new process has securebits only if the daemon has */
 	have.securebits = (uint32_t)prctl(PR_GET_SECUREBITS);
 	if (!ch.err && (!creds_equal(want, &have) ||
-			want->securebits != have.securebits))
+			want->securebits != have.securebits)) {
+		*ret_changed = true;
 		change_all(&ch, want, &have);
+	}
 	free(have.groups);
 	return ch.err;
 }
@@ -321,16 +323,17 @@ static int verify_thread(struct restore *r, const struct restore_thread *t,
 static int creds_finish(struct restore *r, const Mspd__Image *final)
 {
 	const Mspd__Creds *want = final->creds;
+	bool changed = false;
 	size_t i;
 	int err = 0;
 
 	if (!want)
 		return -EBADMSG;
 	for (i = 0; !err && i < r->nr_threads; i++)
-		err = change_thread(r, &r->threads[i], want);
+		err = change_thread(r, &r->threads[i], want, &changed);
 	if (!err)
 		err = remote_flush(&r->remote);
-	for (i = 0; !err && i < r->nr_threads; i++)
+	for (i = 0; !err && changed && i < r->nr_threads; i++)
 		err = verify_thread(r, &r->threads[i], want);
 	if (err)
 		return restore_fail(r, err, "creds", "process",

@@ -6,6 +6,7 @@
  * it has.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
 #include "lib/cleanup.h"
@@ -83,24 +84,41 @@ static int limits_capture(struct capture *c, enum capture_when when,
 	return r;
 }
 
+static int set_limit(struct restore *r, const Mspd__Limit *l)
+{
+	struct rlimit64 lim = { .rlim_cur = l->soft, .rlim_max = l->hard };
+
+	if (l->resource >= RLIM_NLIMITS)
+		return -EBADMSG;
+	if (!prlimit64(r->ns.pid, l->resource, &lim, NULL))
+		return 0;
+	return restore_fail(r, -errno, "limits", "process",
+			    "\"%s\" can't be set to %llu (hard %llu): %s",
+			    names[l->resource], (unsigned long long)l->soft,
+			    (unsigned long long)l->hard, strerror(errno));
+}
+
+/* One look costs less in the pause than setting those that are right. */
 static int limits_finish(struct restore *r, const Mspd__Image *final)
 {
+	_cleanup_free_ char *text = NULL;
+	char path[32];
 	size_t i;
+	int err;
 
-	for (i = 0; i < final->n_limits; i++) {
+	snprintf(path, sizeof(path), "/proc/%d/limits", r->ns.pid);
+	err = procfile_read(AT_FDCWD, path, &text, NULL);
+	for (i = 0; i < final->n_limits && !err; i++) {
 		const Mspd__Limit *l = final->limits[i];
-		struct rlimit64 lim = { .rlim_cur = l->soft,
-					.rlim_max = l->hard };
+		Mspd__Limit now = MSPD__LIMIT__INIT;
 
-		if (prlimit64(r->ns.pid, l->resource, &lim, NULL))
-			return restore_fail(r, -errno, "limits", "process",
-					    "limit %u can't be set to %llu (hard %llu): %s",
-					    l->resource,
-					    (unsigned long long)l->soft,
-					    (unsigned long long)l->hard,
-					    strerror(errno));
+		if (l->resource < RLIM_NLIMITS &&
+		    !read_limit(text, l->resource, &now) &&
+		    now.soft == l->soft && now.hard == l->hard)
+			continue;
+		err = set_limit(r, l);
 	}
-	return 0;
+	return err;
 }
 
 const struct resource resource_limits = {
