@@ -306,7 +306,7 @@ int vasi_object_harvest(struct vasi_stream *s, struct vasi_harvest *h,
 			struct vasi_range *vec)
 {
 	struct file *file = vasi_object_file(s, h->space);
-	u64 pages = 0, reported = 0, pos = h->start, end, size;
+	u64 pages = 0, pos = h->start, end, size;
 	u32 n = 0;
 
 	if (!file)
@@ -354,8 +354,7 @@ int vasi_object_harvest(struct vasi_stream *s, struct vasi_harvest *h,
 			return -EINTR;
 		cond_resched();
 	}
-	reported = pages;
-	vasi_count(s, VASI_COUNT_REPORTED, reported);
+	vasi_count(s, VASI_COUNT_REPORTED, pages);
 	h->out_count = n;
 	h->out_pages = pages;
 	h->out_flushes = 0;

@@ -177,7 +177,7 @@ static struct vasi_stream *vasi_stream_find(u64 id, u32 service)
 	return NULL;
 }
 
-int vasi_for_each_stream(int (*fn)(struct vasi_stream *s, void *arg), void *arg)
+int vasi_for_each_stream(vasi_stream_fn fn, void *arg)
 {
 	struct vasi_stream *s;
 	int ret = 0;
@@ -321,6 +321,7 @@ static int vasi_attach_new(struct vasi_open *o, struct vasi_attach *a)
 	mutex_unlock(&s->lock);
 	o->event_seen = s->event_seq;
 	a->out_pid = pid_vnr(pid);
+	/* pairs with vasi_open_stream(): what is found is complete */
 	smp_store_release(&o->stream, s);
 	mmput(mm);
 	return 0;
@@ -379,6 +380,7 @@ static int vasi_attach_old(struct vasi_open *o, struct vasi_attach *a)
 		WRITE_ONCE(s->nr_opens, s->nr_opens + 1);
 		o->event_seen = READ_ONCE(s->event_seq);
 		a->out_pid = pid_vnr(s->pid);
+		/* pairs with vasi_open_stream() */
 		smp_store_release(&o->stream, s);
 	}
 	mutex_unlock(&s->lock);

@@ -139,6 +139,7 @@ void vasi_tracker_clear(struct vasi_tracker *t, unsigned long start,
 		vasi_chunk_clear(entry, from, to, mark);
 	}
 	rcu_read_unlock();
+	/* and against what the caller does next */
 	smp_mb();
 }
 

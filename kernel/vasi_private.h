@@ -137,6 +137,7 @@ struct vasi_open {
 /* NULL until attached; then it stays until the file is released */
 static inline struct vasi_stream *vasi_open_stream(struct vasi_open *o)
 {
+	/* pairs with the release in vasi_attach() */
 	return smp_load_acquire(&o->stream);
 }
 
@@ -175,7 +176,8 @@ int vasi_info(struct vasi_open *o, void *cmd);
 int vasi_progress(struct vasi_open *o, void *cmd);
 void vasi_fill_info(struct vasi_stream *s, struct vasi_stream_info *info);
 /* calls @fn for every stream, with vasi_streams_lock held */
-int vasi_for_each_stream(int (*fn)(struct vasi_stream *s, void *arg), void *arg);
+typedef int (*vasi_stream_fn)(struct vasi_stream *s, void *arg);
+int vasi_for_each_stream(vasi_stream_fn fn, void *arg);
 /* the guest's memory is going (exit or exec); from the notifier's release */
 void vasi_stream_guest_gone(struct vasi_stream *s);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/swap.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "../vasi_test.h"
@@ -171,6 +172,34 @@ uint64_t vmstat(const char *name)
 	if (f)
 		fclose(f);
 	return found;
+}
+
+bool load_module(bool test)
+{
+	char exe[4000], command[9000];
+	int major, minor;
+	struct utsname u;
+	ssize_t n;
+	int i;
+
+	n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	must(n > 0 && !uname(&u));
+	must(sscanf(u.release, "%d.%d", &major, &minor) == 2);
+	exe[n] = '\0';
+	for (i = 0; i < 3; i++)
+		*strrchr(exe, '/') = '\0';
+	snprintf(command, sizeof(command),
+		 "m=%s/module/%d.%d/vasi%s.ko; test -e $m && rmmod vasi && insmod $m",
+		 exe, major, minor, test ? "-test" : "");
+	return !system(command);
+}
+
+bool set_knob(const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/module/vasi/parameters/%s", name);
+	return write_file(path, value);
 }
 
 static void doer_loop(struct doer_box *box,

@@ -55,6 +55,13 @@ void swap_off(void);
 uint64_t vmstat(const char *name);
 bool write_file(const char *path, const char *text);
 
+/*
+ * The module built for tests in the place of the ordinary one, or back; its
+ * knobs break the tracker on purpose. false: there is none.
+ */
+bool load_module(bool test);
+bool set_knob(const char *name, const char *value);
+
 /**
  * struct doer - a guest that does one thing after another
  * @pid: the guest

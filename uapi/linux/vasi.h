@@ -249,7 +249,8 @@ struct vasi_range {
  * @vec: user array of struct vasi_range
  * @vec_len: its length in entries, 1 to vasi_query.out_max_vec
  * @out_count: entries written
- * @max_pages: stop after so many data pages; 0 = no limit
+ * @max_pages: stop after so many data pages; 0 = no limit. A huge page is
+ *	reported whole, so there may be up to 511 more
  * @out_walk_end: where to go on; equal to the end asked for (or to the top of
  *	the space) when all was looked at
  * @out_pages: data pages in the entries written
@@ -262,6 +263,11 @@ struct vasi_range {
  * entries to user memory fails (EFAULT), the module gives them back itself.
  *
  * The content of a page may be read only after the harvest that reported it.
+ *
+ * Mappings without content of their own that the mover handles otherwise are
+ * passed over: shared ones (memory objects, files), devices, hugetlb. What is
+ * not populated is a hole, told once; only of holes larger than 1 GiB every
+ * harvest tells again, in one range each.
  *
  * For a memory object the populated extents are reported as data every time
  * and the rest as holes: writes to an object by write(2) or by another mapping
@@ -487,8 +493,10 @@ struct vasi_record {
 	__u32 __reserved;
 };
 
-/* vasi_rec_process.unmovable, vasi_rec_thread.unmovable: held resources that
- * no /proc file shows; one bit set means: refuse, naming it */
+/*
+ * vasi_rec_process.unmovable, vasi_rec_thread.unmovable: held resources that
+ * no /proc file shows; one bit set means: refuse, naming it
+ */
 #define VASI_HELD_POSIX_TIMERS	(1ULL << 0)
 #define VASI_HELD_IO_URING	(1ULL << 1)
 #define VASI_HELD_AIO		(1ULL << 2)
@@ -826,9 +834,9 @@ struct vasi_destroy {
 
 /* vasi_signal.code; 1, 2 and 6 as in LoPAR. Suspend is VASI_SUSPEND. */
 #define VASI_SIGNAL_CANCEL	1 /* graceful; refused once suspended */
-#define VASI_SIGNAL_ABORT	2 /* at once; resumes unless sealed */
+#define VASI_SIGNAL_ABORT	2 /* at once, and resumes; not if sealed */
 #define VASI_SIGNAL_FAILOVER	6 /* one mover pair failed; an event only */
-#define VASI_SIGNAL_RESUMED	16 /* source: the target said it runs */
+#define VASI_SIGNAL_RESUMED	16 /* sealed source: the target said it runs */
 #define VASI_SIGNAL_COMPLETE	17 /* target: all is done */
 
 /* entity in bits 31..24 of a reason */
@@ -859,7 +867,7 @@ struct vasi_signal {
 /* index of vasi_info.out_count */
 enum vasi_counter {
 	VASI_COUNT_HARVESTS,	/* harvest calls */
-	VASI_COUNT_REPORTED,	/* pages reported */
+	VASI_COUNT_REPORTED,	/* pages reported as data or zero */
 	VASI_COUNT_DIRTY,	/* of these for their dirty bit */
 	VASI_COUNT_EVENT,	/* of these for an event alone (over-report) */
 	VASI_COUNT_FOLIO,	/* of these for a kernel write */
