@@ -170,6 +170,7 @@ static u64 held_mm(struct mm_struct *mm)
 	if (mm->context.pkey_allocation_map & ~1)
 		held |= VASI_HELD_PKEYS;
 #endif
+	/* stays set when the last probe has gone: refused rather than missed */
 	if (test_bit(MMF_HAS_UPROBES, &mm->flags))
 		held |= VASI_HELD_UPROBES;
 	return held;

@@ -21,6 +21,8 @@
 #include "compat/task.h"
 #include "suspend.h"
 
+/* enough for most guests, so that they are looked at only once */
+#define VASI_STATE_FIRST	(256u << 10)
 /* a running guest changes between counting and writing: leave it room */
 #define VASI_STATE_SLACK	(64u << 10)
 
@@ -249,39 +251,38 @@ static int all_records(struct vasi_out *out, struct vasi_stream *s, u64 held)
 
 static int state_locked(struct vasi_stream *s, struct vasi_state *cmd)
 {
-	struct vasi_out out = {};
+	u64 cap = min_t(u64, cmd->buf_len, VASI_STATE_FIRST);
+	struct vasi_out out;
 	u64 held;
 	int ret;
 
 	ret = held_mappings(s->mm, &held);
 	if (ret)
 		return ret;
-	ret = all_records(&out, s, held);
-	if (ret)
-		return ret;
 	for (;;) {
+		out = (struct vasi_out){ .cap = cap };
+		if (cap) {
+			out.buf = kvmalloc(cap, GFP_KERNEL_ACCOUNT);
+			if (!out.buf)
+				return -ENOMEM;
+		}
+		ret = all_records(&out, s, held);
+		if (ret || out.len <= cap)
+			break;
+		kvfree(out.buf);
 		cmd->out_len = out.len;
 		if (out.len > cmd->buf_len)
 			return -EMSGSIZE;
 		if (out.len > VASI_MAX_RECORDS)
 			return -ENOSPC;
-		out.cap = min_t(u64, cmd->buf_len, out.len + VASI_STATE_SLACK);
-		out.buf = kvzalloc(out.cap, GFP_KERNEL_ACCOUNT);
-		if (!out.buf)
-			return -ENOMEM;
-		out.len = 0;
-		out.records = 0;
-		ret = all_records(&out, s, held);
-		if (!ret && out.len <= out.cap)
-			break;
-		kvfree(out.buf);
-		if (ret)
-			return ret;
+		cap = min_t(u64, cmd->buf_len, out.len + VASI_STATE_SLACK);
 	}
-	cmd->out_len = out.len;
-	cmd->out_records = out.records;
-	if (copy_to_user(u64_to_user_ptr(cmd->buf), out.buf, out.len))
-		ret = -EFAULT;
+	if (!ret) {
+		cmd->out_len = out.len;
+		cmd->out_records = out.records;
+		if (copy_to_user(u64_to_user_ptr(cmd->buf), out.buf, out.len))
+			ret = -EFAULT;
+	}
 	kvfree(out.buf);
 	return ret;
 }

@@ -220,15 +220,35 @@ static void settle_restart(struct user_regs_struct *regs,
 	}
 }
 
-/* Is @fn the function called @name? It is static to another file. */
-static bool is_function(const void *fn, const char *name)
-{
-	char buf[KSYM_NAME_LEN];
-	size_t len = strlen(name);
+/* the functions that restart a call; static to other files, known by name */
+static struct restart_fn {
+	const char *name;
+	u32 kind;
+	const void *fn;		/* once it was met */
+} restart_fns[] = {
+	{ "hrtimer_nanosleep_restart", VASI_RESTART_NANOSLEEP },
+	{ "do_restart_poll", VASI_RESTART_POLL },
+	{ "futex_wait_restart", VASI_RESTART_FUTEX },
+	{ "posix_cpu_nsleep_restart", VASI_RESTART_CPUSLEEP },
+};
 
-	snprintf(buf, sizeof(buf), "%ps", fn);
+static u32 restart_kind(const void *fn)
+{
+	struct restart_fn *r, *end = restart_fns + ARRAY_SIZE(restart_fns);
+	char name[KSYM_NAME_LEN];
+
+	for (r = restart_fns; r < end; r++)
+		if (READ_ONCE(r->fn) == fn)
+			return r->kind;
+	snprintf(name, sizeof(name), "%ps", fn);
 	/* a compiler's clone has a suffix */
-	return !strncmp(buf, name, len) && (!buf[len] || buf[len] == '.');
+	name[strcspn(name, ".")] = '\0';
+	for (r = restart_fns; r < end; r++)
+		if (!strcmp(r->name, name)) {
+			WRITE_ONCE(r->fn, fn);
+			return r->kind;
+		}
+	return VASI_RESTART_UNKNOWN;
 }
 
 static s64 clock_now(clockid_t clock)
@@ -268,44 +288,43 @@ static void restart_record(struct vasi_out *out, struct task_struct *t, s32 tid)
 {
 	const struct restart_block *rb = &t->restart_block;
 	struct vasi_rec_restart rec = {
-		.kind = VASI_RESTART_UNKNOWN,
+		.kind = restart_kind(rb->fn),
 		.clock = CLOCK_MONOTONIC,
 		.expiry_ns = -1,
 		.remaining_ns = -1,
 	};
 	s64 now;
 
-	if (is_function(rb->fn, "hrtimer_nanosleep_restart")) {
-		rec.kind = VASI_RESTART_NANOSLEEP;
+	switch (rec.kind) {
+	case VASI_RESTART_NANOSLEEP:
 		rec.clock = rb->nanosleep.clockid;
 		rec.expiry_ns = rb->nanosleep.expires;
 		if (rb->nanosleep.type == TT_NATIVE)
 			rec.user1 = (unsigned long)rb->nanosleep.rmtp;
 		else if (rb->nanosleep.type != TT_NONE)
 			rec.kind = VASI_RESTART_UNKNOWN;
-	} else if (is_function(rb->fn, "posix_cpu_nsleep_restart")) {
+		break;
+	case VASI_RESTART_CPUSLEEP:
 		rec.clock = rb->nanosleep.clockid;
 		rec.expiry_ns = rb->nanosleep.expires;
 		rec.user1 = (unsigned long)rb->nanosleep.rmtp;
 		now = cpu_clock_now(t, rec.clock);
-		if (now >= 0) {
-			rec.kind = VASI_RESTART_CPUSLEEP;
-			rec.clock = CPUCLOCK_PERTHREAD(rec.clock) ?
-				    CLOCK_THREAD_CPUTIME_ID :
-				    CLOCK_PROCESS_CPUTIME_ID;
-			rec.remaining_ns = max(rec.expiry_ns - now, 0LL);
+		if (now < 0) {
+			rec.kind = VASI_RESTART_UNKNOWN;
+			break;
 		}
-	} else if (is_function(rb->fn, "do_restart_poll")) {
-		rec.kind = VASI_RESTART_POLL;
+		rec.clock = CPUCLOCK_PERTHREAD(rec.clock) ?
+			    CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID;
+		rec.remaining_ns = max(rec.expiry_ns - now, 0LL);
+		break;
+	case VASI_RESTART_POLL:
 		if (rb->poll.has_timeout)
 			rec.expiry_ns = (s64)rb->poll.tv_sec * NSEC_PER_SEC +
 					rb->poll.tv_nsec;
 		rec.user1 = (unsigned long)rb->poll.ufds;
 		rec.user2 = rb->poll.nfds;
-	} else if (is_function(rb->fn, "futex_wait_restart")) {
-		rec.kind = VASI_RESTART_FUTEX;
-		if (rb->futex.flags & VASI_FUTEX_CLOCKRT)
-			rec.clock = CLOCK_REALTIME;
+		break;
+	case VASI_RESTART_FUTEX:
 		if (rb->futex.flags & VASI_FUTEX_TIMEOUT)
 			rec.expiry_ns = rb->futex.time;
 		rec.user1 = (unsigned long)rb->futex.uaddr;
@@ -313,8 +332,11 @@ static void restart_record(struct vasi_out *out, struct task_struct *t, s32 tid)
 		rec.user3 = rb->futex.bitset;
 		if (rb->futex.flags & VASI_FUTEX_SHARED)
 			rec.user4 |= VASI_RESTART_FUTEX_SHARED;
-		if (rb->futex.flags & VASI_FUTEX_CLOCKRT)
+		if (rb->futex.flags & VASI_FUTEX_CLOCKRT) {
 			rec.user4 |= VASI_RESTART_FUTEX_CLOCKRT;
+			rec.clock = CLOCK_REALTIME;
+		}
+		break;
 	}
 	if (rec.expiry_ns >= 0 && rec.remaining_ns < 0 &&
 	    rec.kind != VASI_RESTART_UNKNOWN)

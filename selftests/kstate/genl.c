@@ -191,7 +191,7 @@ int main(void)
 	   f.pid == pid && f.state == VASI_STATE_SUSPENDED &&
 	   f.flags == VASI_STREAM_SUSPENDED && f.threads == 1 &&
 	   f.suspends == 1 && f.counters == VASI_COUNT_MAX,
-	   "a stream by its ID, with %d counters", f.counters);
+	   "a stream by its ID, with its counters");
 	memset(&f, 0, sizeof(f));
 	ok(!request(VASI_GENL_STREAM_GET, NLM_F_REQUEST | NLM_F_DUMP, 0, 0, &f) &&
 	   f.streams == 1 && f.pid == pid && f.suspends == 1, "and in a dump");

@@ -298,7 +298,6 @@ static const struct holder {
 	{ "LDT", hold_ldt, VASI_HELD_LDT },
 	{ "protection key", hold_pkey, VASI_HELD_PKEYS },
 	{ "AMX permission", hold_amx, VASI_HELD_AMX },
-	{ "uprobe", hold_uprobe, VASI_HELD_UPROBES },
 	{ "userfaultfd", hold_userfaultfd, VASI_HELD_USERFAULTFD },
 	{ "seccomp filter", hold_seccomp, VASI_HELD_SECCOMP },
 	{ "memory shared with a process", hold_mm_shared,
@@ -412,6 +411,10 @@ static void test_stopped(void)
 
 int main(void)
 {
+	/* last: every process of this program is marked, for good */
+	static const struct holder uprobe = {
+		"uprobe", hold_uprobe, VASI_HELD_UPROBES,
+	};
 	size_t i;
 
 	page = shared_memory(sizeof(*page));
@@ -419,5 +422,6 @@ int main(void)
 		test_holder(&holders[i]);
 	test_traced();
 	test_stopped();
+	test_holder(&uprobe);
 	return tap_end();
 }
