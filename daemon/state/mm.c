@@ -83,7 +83,7 @@ static int mm_check(struct capture *c)
 	return 0;
 }
 
-static int exe_of(struct capture *c, Mspd__FileId **ret)
+static int look_up_exe(struct capture *c, Mspd__FileId **ret)
 {
 	_cleanup_close_ int fd = -1;
 	char path[4096];
@@ -102,6 +102,38 @@ static int exe_of(struct capture *c, Mspd__FileId **ret)
 	r = fileid_capture(path, fd, FILEID_CONTENT, ret);
 	return r == -EFBIG ?
 		fileid_capture(path, fd, FILEID_NO_CONTENT, ret) : r;
+}
+
+static Mspd__FileId *copy_id(const Mspd__FileId *id)
+{
+	size_t len = mspd__file_id__get_packed_size(id);
+	_cleanup_free_ uint8_t *buf = malloc(len ? len : 1);
+
+	if (!buf)
+		return NULL;
+	mspd__file_id__pack(id, buf);
+	return mspd__file_id__unpack(NULL, len, buf);
+}
+
+/* looked up once: only an exec could change it, and that ends the stream */
+static int exe_of(struct capture *c, Mspd__FileId **ret)
+{
+	int r;
+
+	if (!c->exe) {
+		r = look_up_exe(c, &c->exe);
+		if (r)
+			return r;
+	}
+	*ret = copy_id(c->exe);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static void mm_close(struct capture *c)
+{
+	if (c->exe)
+		mspd__file_id__free_unpacked(c->exe, NULL);
+	c->exe = NULL;
 }
 
 static int memory_in_use(struct capture *c, uint64_t *ret)
@@ -280,4 +312,5 @@ const struct resource resource_mm = {
 	.capture = mm_capture,
 	.prepare = mm_prepare,
 	.finish = mm_finish,
+	.close = mm_close,
 };

@@ -65,6 +65,7 @@ enum connections { CONNECTIONS_REFUSE, CONNECTIONS_CLOSE };
  * @findings: where refusals go
  * @files: what is remembered of its files, of resource_files
  * @maps: what is remembered of its mappings, of resource_maps
+ * @exe: identity of its program, of resource_mm
  */
 struct capture {
 	struct guest *guest;
@@ -78,6 +79,7 @@ struct capture {
 	struct findings *findings;
 	struct files_source *files;
 	struct maps_source *maps;
+	Mspd__FileId *exe;
 };
 
 int capture_open(struct capture *c, struct guest *g, pid_t pid,
