@@ -32,6 +32,7 @@
 #define SOCK_NR_ABOVE	64		/* of the highest descriptor */
 #define NOFILE_ABOVE	4096	/* the socket, for descriptors on their way */
 #define REAP_TRIES	2000
+#define DESTROY_MS	5000
 
 int restore_fail(struct restore *r, int err, const char *check,
 		 const char *object, const char *fmt, ...)
@@ -366,6 +367,7 @@ int restore_park(struct restore *r, unsigned int deadline_ms)
 	err = access->suspend(r->guest, deadline_ms, 0, &holdup);
 	if (!err)
 		err = access->seal(r->guest);
+	r->sealed = !err;
 	for (i = 0; i < r->nr_threads && !err; i++)
 		if (ptrace(PTRACE_DETACH, r->threads[i].host_tid, 0, 0))
 			err = -errno;
@@ -373,8 +375,6 @@ int restore_park(struct restore *r, unsigned int deadline_ms)
 		r->traced = false;
 		err = access->suspend(r->guest, deadline_ms, 1, &holdup);
 	}
-	if (!err)
-		r->parked = true;
 	return explain(r, errors, "park", err);
 }
 
@@ -414,6 +414,9 @@ void restore_abort(struct restore *r)
 {
 	if (!r)
 		return;
+	/* else the module would keep what is sealed, though it is dead */
+	if (r->sealed)
+		r->guest->access->destroy(r->guest, DESTROY_MS);
 	if (r->ns.reaper_pidfd >= 0)
 		syscall(__NR_pidfd_send_signal, r->ns.reaper_pidfd, SIGKILL,
 			NULL, 0);

@@ -48,7 +48,7 @@ struct restore_object {
  * @nr_objects: how many
  * @vdso_foreign: the source's vDSO is plain memory here
  * @traced: ptrace holds the guest
- * @parked: the guest is parked and sealed
+ * @sealed: the module holds the guest, whoever ends
  * @files: descriptors placed so far, of resource_files
  */
 struct restore {
@@ -64,7 +64,7 @@ struct restore {
 	size_t nr_objects;
 	bool vdso_foreign;
 	bool traced;
-	bool parked;
+	bool sealed;
 	struct files_target *files;
 };
 

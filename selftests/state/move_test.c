@@ -199,6 +199,8 @@ int main(int argc, char **argv)
 		test_guest("identity", 1, MOVE_PREPARED);
 		test_guest("memory", 1, MOVE_FINISHED);
 		test_guest("births", 1, MOVE_PARKED);
+		/* what was given up is in nobody's way */
+		test_guest("trap", 1, 0);
 	}
 	rmdir(dirname((char *)move_cgroup("x")));
 	return tap_end();
