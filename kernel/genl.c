@@ -112,7 +112,7 @@ static struct vasi_stream *find_stream(struct genl_info *info)
 	}
 	l.id = nla_get_u64(info->attrs[VASI_A_STREAM_ID]);
 	l.service = nla_get_u32(info->attrs[VASI_A_STREAM_SERVICE]);
-	vasi_for_each_stream(match_stream, &l);
+	vasi_visit_streams(match_stream, &l);
 	if (!l.found) {
 		NL_SET_ERR_MSG_ATTR(info->extack, info->attrs[VASI_A_STREAM_ID],
 				    "no stream of this ID and service");
@@ -163,7 +163,7 @@ static int dump_stream(struct vasi_stream *s, void *arg)
 static int stream_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	struct vasi_dump d = { .skb = skb, .cb = cb };
-	int ret = vasi_for_each_stream(dump_stream, &d);
+	int ret = vasi_visit_streams(dump_stream, &d);
 
 	/* a full message is sent, the rest is asked for again */
 	return ret && !skb->len ? ret : skb->len;

@@ -177,7 +177,7 @@ static struct vasi_stream *vasi_stream_find(u64 id, u32 service)
 	return NULL;
 }
 
-int vasi_for_each_stream(vasi_stream_fn fn, void *arg)
+int vasi_visit_streams(int (*fn)(struct vasi_stream *s, void *arg), void *arg)
 {
 	struct vasi_stream *s;
 	int ret = 0;
@@ -546,7 +546,7 @@ int vasi_streams(struct vasi_open *o, void *cmd)
 		if (!l.vec)
 			return -ENOMEM;
 	}
-	vasi_for_each_stream(vasi_list_one, &l);
+	vasi_visit_streams(vasi_list_one, &l);
 	c->out_count = l.count;
 	if (l.count > l.len)
 		ret = -EMSGSIZE;

@@ -176,8 +176,7 @@ int vasi_info(struct vasi_open *o, void *cmd);
 int vasi_progress(struct vasi_open *o, void *cmd);
 void vasi_fill_info(struct vasi_stream *s, struct vasi_stream_info *info);
 /* calls @fn for every stream, with vasi_streams_lock held */
-typedef int (*vasi_stream_fn)(struct vasi_stream *s, void *arg);
-int vasi_for_each_stream(vasi_stream_fn fn, void *arg);
+int vasi_visit_streams(int (*fn)(struct vasi_stream *s, void *arg), void *arg);
 /* the guest's memory is going (exit or exec); from the notifier's release */
 void vasi_stream_guest_gone(struct vasi_stream *s);
 
