@@ -36,7 +36,11 @@ static int peer_lost(struct peer *p, int err)
 
 static int guest_lost(struct peer *p, short revents)
 {
-	if (revents & POLLHUP)
+	const struct guest_access *a = p->guest->access;
+	size_t n;
+
+	/* its memory is gone after an exec too, but a call tells which it was */
+	if ((revents & POLLHUP) && a->objects(p->guest, NULL, 0, &n) != -ECANCELED)
 		return failure_set(p->failure, -ESRCH,
 				   "the guest exited or was killed");
 	return failure_set(p->failure, -ECANCELED,

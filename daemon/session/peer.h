@@ -24,6 +24,7 @@
  * @findings: where the findings of a Failed message go
  * @rep: asked for cancels, NULL when it is too late for them
  * @guest_fd: of guest access, -1 = not watched
+ * @guest: whose @guest_fd it is, NULL = not watched
  * @refused: it said Failed: what it had of the guest is destroyed
  */
 struct peer {
@@ -33,6 +34,7 @@ struct peer {
 	struct findings *findings;
 	struct reporter *rep;
 	int guest_fd;
+	struct guest *guest;
 	bool refused;
 };
 

@@ -102,6 +102,7 @@ static int source_attach(struct source *s)
 		return source_guest_fail(s, ret, "reading its state");
 	s->capture_open = true;
 	s->peer.guest_fd = s->access->pollfd(s->guest);
+	s->peer.guest = s->guest;
 	return 0;
 }
 
@@ -117,7 +118,9 @@ static int source_connect(struct source *s)
 		return failure_set(&s->failure, ret, "cannot connect to %s port %u: %s",
 				   s->m->host, s->m->port,
 				   ret == -ENOENT ? "no such host" :
-						    strerror(-ret));
+				   ret == -EAGAIN ?
+				   "its address cannot be looked up now" :
+				   strerror(-ret));
 	s->peer.fd = ret;
 	ret = control_preamble(s->peer.fd, deadline, &v);
 	if (ret == -EPROTONOSUPPORT)
@@ -130,9 +133,12 @@ static int source_connect(struct source *s)
 				   "what listens at %s port %u is not mspd",
 				   s->m->host, s->m->port);
 	if (ret < 0)
-		return failure_set(&s->failure, ret, "%s: %s", s->peer.name,
+		return failure_set(&s->failure, ret, "%s %s", s->peer.name,
 				   ret == -ETIMEDOUT ?
-				   "does not answer in time" : strerror(-ret));
+				   "does not answer in time" :
+				   ret == -ECONNRESET ?
+				   "closed the connection without a word" :
+				   strerror(-ret));
 	return 0;
 }
 
