@@ -96,6 +96,15 @@ static void end(const char *dir, pid_t pid, struct ns_guest *g)
 	must(!system(cmd));
 }
 
+/* guests that change once more behind the last round wait for this */
+static void last_change(void *arg)
+{
+	char text[16];
+
+	touch(arg, "join");
+	wait_for(arg, "joined", text, sizeof(text));
+}
+
 /* @fail_at 0: moved; else: given up there, and the source goes on */
 static void test_guest(const char *guest, int hops, int fail_at)
 {
@@ -114,6 +123,9 @@ static void test_guest(const char *guest, int hops, int fail_at)
 		return;
 	}
 	m.pid = g.pid;
+	m.arg = dir;
+	if (!strcmp(guest, "join"))
+		m.before_switch = last_change;
 	for (i = 0; i < hops && !r; i++) {
 		m.cgroup = next_cgroup();
 		r = move_guest(&m);

@@ -312,6 +312,8 @@ int move_guest(struct move *m)
 		r = round_once(&v, false);
 	if (!r && m->fail_at == MOVE_PREPARED)
 		r = -EINTR;
+	if (!r && m->before_switch)
+		m->before_switch(m->arg);
 	if (!r)
 		r = switch_over(&v);
 	image_free(early);

@@ -14,6 +14,8 @@
  * @cgroup: of the target, new for each move
  * @rounds: rounds while the guest runs
  * @fail_at: give up behind this step, see enum move_step; 0 = do not
+ * @before_switch: called behind the last round that the guest runs in
+ * @arg: for it
  * @pid: the guest; of the target when the move succeeded
  * @pause_ns: from the begin of the suspend to the resume
  * @capture_ns: part of it
@@ -26,6 +28,8 @@ struct move {
 	const char *cgroup;
 	unsigned int rounds;
 	int fail_at;
+	void (*before_switch)(void *arg);
+	void *arg;
 	pid_t pid;
 	int64_t pause_ns, capture_ns, restore_ns;
 	uint64_t bytes;

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -391,6 +392,51 @@ static void guest_merge(void)
 	}
 }
 
+/* -- join: parts that have been one become one again, before and after */
+
+static void grow(uint8_t *p, const char *what)
+{
+	uint8_t *to = mremap(p, AREA_PAGES * PAGE, 2 * AREA_PAGES * PAGE,
+			     MREMAP_MAYMOVE);
+
+	if (to == MAP_FAILED)
+		wrong("%s do not grow as one: %s", what, strerror(errno));
+	else if (to[0] != 11 || to[AREA_PAGES * PAGE - 1] != 12)
+		wrong("%s lost their content", what);
+}
+
+static void guest_join(void)
+{
+	uint8_t *late = map(PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	uint8_t *early;
+
+	/* nothing may touch them */
+	map(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	early = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	map(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	fill(late, 0);
+	fill(early, 0);
+	late[0] = early[0] = 11;
+	late[AREA_PAGES * PAGE - 1] = early[AREA_PAGES * PAGE - 1] = 12;
+	want(!mprotect(late + 4 * PAGE, 4 * PAGE, PROT_READ));
+	want(!madvise(late + 4 * PAGE, 4 * PAGE, MADV_DONTNEED));
+	want(!munmap(early + 4 * PAGE, 4 * PAGE));
+	write_file("ready", "ready");
+	/* the rounds see three parts and two parts */
+	while (access("join", F_OK))
+		usleep(1000);
+	want(mmap(early + 4 * PAGE, 4 * PAGE, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+	     early + 4 * PAGE);
+	write_file("joined", "joined");
+	while (!gone())
+		usleep(1000);
+	grow(early, "parts joined before the move");
+	want(!mprotect(late + 4 * PAGE, 4 * PAGE, PROT_READ | PROT_WRITE));
+	grow(late, "parts joined behind the move");
+}
+
 /* -- identity: who it is, what it was set to */
 
 static void guest_identity(void)
@@ -434,6 +480,93 @@ static void guest_identity(void)
 	want(!syscall(SYS_close_range, 3, ~0U, 0));
 	want(mmap((void *)0x20000, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS |
 		  MAP_FIXED_NOREPLACE, -1, 0) == (void *)0x20000);
+}
+
+/* -- sleep: calls that know their remaining time, across the move */
+
+#define SLEEP_NS 1500000000LL
+
+static int64_t clock_now(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
+}
+
+static long sleep_nanosleep(const struct timespec *ts)
+{
+	return syscall(SYS_nanosleep, ts, NULL);
+}
+
+static long sleep_rest(const struct timespec *ts)
+{
+	struct timespec left;
+
+	return syscall(SYS_nanosleep, ts, &left);
+}
+
+static long sleep_clock(const struct timespec *ts)
+{
+	return syscall(SYS_clock_nanosleep, CLOCK_BOOTTIME, 0, ts, NULL);
+}
+
+static long sleep_poll(const struct timespec *ts)
+{
+	return syscall(SYS_poll, NULL, 0,
+		       (int)(ts->tv_sec * 1000 + ts->tv_nsec / 1000000));
+}
+
+static long sleep_futex(const struct timespec *ts)
+{
+	static uint32_t word;
+	long r = syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, ts, NULL, 0);
+
+	return r < 0 && errno == ETIMEDOUT ? 0 : r;
+}
+
+static const struct sleeper {
+	const char *name;
+	long (*run)(const struct timespec *ts);
+} sleepers[] = {
+	{ "nanosleep", sleep_nanosleep },
+	{ "nanosleep with a rest", sleep_rest },
+	{ "clock_nanosleep", sleep_clock },
+	{ "poll", sleep_poll },
+	{ "futex", sleep_futex },
+};
+
+static void *sleep_on(void *arg)
+{
+	const struct timespec ts = { SLEEP_NS / 1000000000,
+				     SLEEP_NS % 1000000000 };
+	const struct sleeper *s = arg;
+
+	do {
+		const int64_t begin = clock_now(CLOCK_MONOTONIC);
+		int64_t took;
+
+		if (s->run(&ts))
+			wrong("%s: %s", s->name, strerror(errno));
+		took = clock_now(CLOCK_MONOTONIC) - begin;
+		if (took < SLEEP_NS)
+			wrong("%s ended %lld ns early", s->name,
+			      (long long)(SLEEP_NS - took));
+	} while (!gone());
+	return NULL;
+}
+
+static void guest_sleep(void)
+{
+	pthread_t t[ARRAY_SIZE(sleepers)];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(t); i++)
+		pthread_create(&t[i], NULL, sleep_on, (void *)&sleepers[i]);
+	usleep(20000);
+	be_moved();
+	for (i = 0; i < ARRAY_SIZE(t); i++)
+		pthread_join(t[i], NULL);
 }
 
 /* -- births: threads come and go all the time */
@@ -480,12 +613,15 @@ static const struct {
 	{ "trap", guest_trap },
 	{ "memory", guest_memory },
 	{ "merge", guest_merge },
+	{ "join", guest_join },
 	{ "identity", guest_identity },
+	{ "sleep", guest_sleep },
 	{ "births", guest_births },
 };
 
 const char *const state_guests[] = {
-	"signals", "trap", "memory", "merge", "identity", "births", NULL,
+	"signals", "trap", "memory", "merge", "join", "identity", "sleep",
+	"births", NULL,
 };
 
 int state_guest(const char *name)
