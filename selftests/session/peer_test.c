@@ -99,7 +99,7 @@ static void test_bad_targets(void)
 	} peers[] = {
 		{ "speaks garbage", "is not mspd", peer_garbage },
 		{ "is a web server", "is not mspd", peer_web },
-		{ "closes at once", "127.0.0.1", peer_close },
+		{ "closes at once", "closed the connection", peer_close },
 		{ "says nothing", "does not answer in time", peer_silent },
 		{ "is of a later version",
 		  "speaks protocol 7 to 9, this mspd 1 to 1", peer_newer },
