@@ -306,6 +306,10 @@ int move_guest(struct move *m)
 	v.data = malloc(DATA_BYTES);
 	ptrace_guest_cgroup = m->cgroup;
 	r = v.data ? source_ready(&v, &early) : -ENOMEM;
+	/* the last byte of the image is padding */
+	if (!r && m->other_kernel && early->process->vdso_pages.len)
+		early->process->vdso_pages.data[
+			early->process->vdso_pages.len - 1] ^= 1;
 	if (!r)
 		r = target_ready(&v, early);
 	for (i = 0; i < m->rounds && !r; i++)

@@ -14,6 +14,7 @@
  * @cgroup: of the target, new for each move
  * @rounds: rounds while the guest runs
  * @fail_at: give up behind this step, see enum move_step; 0 = do not
+ * @other_kernel: let the target think that the source has another kernel
  * @before_switch: called behind the last round that the guest runs in
  * @arg: for it
  * @pid: the guest; of the target when the move succeeded
@@ -28,6 +29,7 @@ struct move {
 	const char *cgroup;
 	unsigned int rounds;
 	int fail_at;
+	bool other_kernel;
 	void (*before_switch)(void *arg);
 	void *arg;
 	pid_t pid;

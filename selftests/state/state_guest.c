@@ -569,6 +569,41 @@ static void guest_sleep(void)
 		pthread_join(t[i], NULL);
 }
 
+/* -- clocks: read all the time, by the vDSO, from two threads */
+
+static void *read_clocks(void *arg)
+{
+	int64_t last = 0;
+
+	(void)arg;
+	while (!gone()) {
+		int i;
+
+		for (i = 0; i < 2000; i++) {
+			const int64_t now = clock_now(CLOCK_MONOTONIC);
+
+			if (now < last)
+				wrong("the clock went back by %lld ns",
+				      (long long)(last - now));
+			last = now;
+			if (clock_now(CLOCK_REALTIME_COARSE) < 1000000000LL ||
+			    time(NULL) < 1000000000)
+				wrong("no time of day");
+		}
+	}
+	return NULL;
+}
+
+static void guest_clocks(void)
+{
+	pthread_t t;
+
+	pthread_create(&t, NULL, read_clocks, NULL);
+	write_file("ready", "ready");
+	read_clocks(NULL);
+	pthread_join(t, NULL);
+}
+
 /* -- births: threads come and go all the time */
 
 static _Atomic unsigned long born;
@@ -617,11 +652,12 @@ static const struct {
 	{ "identity", guest_identity },
 	{ "sleep", guest_sleep },
 	{ "births", guest_births },
+	{ "clocks", guest_clocks },
 };
 
 const char *const state_guests[] = {
 	"signals", "trap", "memory", "merge", "join", "identity", "sleep",
-	"births", NULL,
+	"births", "clocks", NULL,
 };
 
 int state_guest(const char *name)
