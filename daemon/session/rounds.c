@@ -220,9 +220,7 @@ static int harvest_maps(struct source *s)
 
 	ret = capture_maps(&s->capture, &maps);
 	if (ret < 0)
-		return failure_set(&s->failure, ret,
-				   "cannot read the guest's mappings: %s",
-				   strerror(-ret));
+		return source_guest_fail(s, ret, "reading its mappings");
 	maps->round = 0;
 	len = mspd__maps__get_packed_size(maps);
 	packed = malloc(len + 1);
