@@ -51,8 +51,14 @@ struct world {
 	int64_t ops;
 };
 
-enum { C_PAGEOUT = 1, C_COLD = 2, C_COLLAPSE = 4, C_FORK = 8, C_PROTECT = 16,
-       C_READ = 32 };
+enum {
+	C_PAGEOUT = 1,
+	C_COLD = 2,
+	C_COLLAPSE = 4,
+	C_FORK = 8,
+	C_PROTECT = 16,
+	C_READ = 32,
+};
 
 static struct world *w;
 
@@ -232,20 +238,14 @@ static struct verdict run(bool huge, uint32_t ops, int rounds)
 	must(!suspend(fd));
 	must(!harvest(fd, base, base + ARENA, NULL, copy_range, NULL));
 	/* suspended: what is read now is the truth */
-	for (i = 0; i < PAGES; i += 1024)
-		must(!read_pages(fd, base + i * PAGE,
-				 PAGES - i < 1024 ? PAGES - i : 1024,
-				 now + i * PAGE));
+	must(!read_pages(fd, base, PAGES, now));
 	for (i = 0; i < PAGES; i++)
 		v.stale += !!memcmp(now + i * PAGE, copy + i * PAGE, PAGE);
 	must(!resume(fd));
 	w->stop = 1;
 	must(wait_until(__atomic_load_n(&w->ended, __ATOMIC_SEQ_CST) ==
 			WRITERS + 1));
-	for (i = 0; i < PAGES; i += 1024)
-		must(!read_pages(fd, base + i * PAGE,
-				 PAGES - i < 1024 ? PAGES - i : 1024,
-				 now + i * PAGE));
+	must(!read_pages(fd, base, PAGES, now));
 	for (i = 0; i < WRITERS; i++)
 		count += w->count[i];
 	v.lost = count - sum_of(now);

@@ -101,18 +101,32 @@ int mark(int fd, uint64_t start, uint64_t pages)
 }
 
 static int move_pages(int fd, unsigned long nr, uint64_t addr, uint64_t pages,
-		      void *data)
+		      char *data)
 {
-	struct vasi_range r = { .start = addr, .pages = pages };
-	struct vasi_pages cmd = {
-		.size = sizeof(cmd),
-		.vec = (uintptr_t)&r,
-		.vec_len = 1,
-		.data = (uintptr_t)data,
-		.data_len = pages * PAGE,
-	};
+	while (pages) {
+		/* one call moves up to 16 MiB */
+		struct vasi_range r = {
+			.start = addr,
+			.pages = pages < 1024 ? pages : 1024,
+		};
+		struct vasi_pages cmd = {
+			.size = sizeof(cmd),
+			.vec = (uintptr_t)&r,
+			.vec_len = 1,
+			.data = (uintptr_t)data,
+			.data_len = r.pages * PAGE,
+		};
+		int ret = vasi_cmd(fd, nr, &cmd);
 
-	return vasi_cmd(fd, nr, &cmd);
+		if (ret)
+			return ret;
+		if (cmd.out_count != 1)
+			return -EIO;
+		addr += r.pages * PAGE;
+		data += r.pages * PAGE;
+		pages -= r.pages;
+	}
+	return 0;
 }
 
 int read_pages(int fd, uint64_t addr, uint64_t pages, void *data)
