@@ -22,7 +22,7 @@ SIDES = ("a", "b")
 PORT = 7700
 FAULTY_PORT = 7701
 # For something that is lost, not for a slow machine.
-PATIENCE = 90
+PATIENCE = int(os.environ.get("PATIENCE", "90"))
 
 
 class Failed(Exception):
