@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One mapping of the source is one mapping on the target
+ * What the source can have as one mapping, the target can, too
  *
  * Neighbours that were filled apart from each other belong to different
  * anon_vmas and never become one, as they did on the source. The guest would
- * see that: mremap() fails across a border. So all pieces but the largest are
+ * see that: mremap() fails across a border. Nothing tells what belongs to
+ * which, so it is tried: neighbours that differ in their protection alone get
+ * the same one. If they do not become one then, all pieces but the largest are
  * mapped anew, empty, which joins them to it, and get their content back.
  */
 #include <errno.h>
@@ -103,6 +105,14 @@ fail:
 	return -ENOMEM;
 }
 
+/*
+ * A run of neighbours of the list that may become one, as if they were
+ */
+struct span {
+	Mspd__Vma vma;
+	size_t first, n;
+};
+
 static int renew(struct map_job *job, const struct pieces *p,
 		 const Mspd__Vma *vma, uint64_t start, uint64_t end)
 {
@@ -170,15 +180,73 @@ static int unite(struct map_job *job, const struct pieces *p, size_t first,
 	return err;
 }
 
-int maps_unite(struct map_job *job, const Mspd__Maps *maps)
+/* memory that was writable once: guard pages part what is beside them */
+static bool may_join(const Mspd__Vma *a, const Mspd__Vma *b)
+{
+	const uint64_t advice = ~(uint64_t)ADVICE_ACCOUNTED;
+
+	return a->end == b->start && !a->file && !a->space && !b->file &&
+	       !b->space && !a->name && !b->name && !vma_is_kernels(a) &&
+	       !vma_is_kernels(b) && a->flags == b->flags &&
+	       (a->advice & advice) == (b->advice & advice) &&
+	       ((a->prot & PROT_WRITE) || (a->advice & ADVICE_ACCOUNTED)) &&
+	       ((b->prot & PROT_WRITE) || (b->advice & ADVICE_ACCOUNTED));
+}
+
+static int list_spans(const Mspd__Maps *maps, struct span **ret, size_t *ret_n)
+{
+	struct span *v;
+	size_t i, n = 0;
+
+	v = calloc(maps->n_vmas + 1, sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	for (i = 0; i < maps->n_vmas; i++) {
+		const Mspd__Vma *vma = maps->vmas[i];
+
+		if (i && may_join(maps->vmas[i - 1], vma)) {
+			v[n - 1].vma.end = vma->end;
+			v[n - 1].vma.prot = PROT_READ | PROT_WRITE;
+			v[n - 1].n++;
+			continue;
+		}
+		v[n++] = (struct span){ .vma = *vma, .first = i, .n = 1 };
+	}
+	*ret = v;
+	*ret_n = n;
+	return 0;
+}
+
+/* all spans of several mappings: one protection for all, or back to their own */
+static int protect_spans(struct map_job *job, const Mspd__Maps *maps,
+			 const struct span *v, size_t n, bool own)
+{
+	size_t i, j;
+	int err = 0;
+
+	for (i = 0; i < n; i++) {
+		for (j = 0; j < v[i].n && v[i].n > 1 && !err; j++) {
+			const Mspd__Vma *vma = maps->vmas[v[i].first + j];
+			const uint64_t arg[6] = {
+				vma->start, vma->end - vma->start,
+				own ? vma->prot : v[i].vma.prot,
+			};
+
+			err = map_job_call(job, NULL, __NR_mprotect, arg);
+		}
+	}
+	return err ? err : map_job_run(job);
+}
+
+static int unite_spans(struct map_job *job, const struct span *v, size_t n)
 {
 	struct pieces p;
 	size_t i, at = 0;
 	int err;
 
 	err = pieces_open(&p, map_job_restore(job)->ns.pid);
-	for (i = 0; i < maps->n_vmas && !err; i++) {
-		const Mspd__Vma *vma = maps->vmas[i];
+	for (i = 0; i < n && !err; i++) {
+		const Mspd__Vma *vma = &v[i].vma;
 
 		while (at < p.text.n && p.text.v[at].end <= vma->start)
 			at++;
@@ -188,5 +256,21 @@ int maps_unite(struct map_job *job, const Mspd__Maps *maps)
 		err = unite(job, &p, at, vma);
 	}
 	pieces_close(&p);
+	return err;
+}
+
+int maps_unite(struct map_job *job, const Mspd__Maps *maps)
+{
+	_cleanup_free_ struct span *v = NULL;
+	size_t n = 0;
+	int err;
+
+	err = list_spans(maps, &v, &n);
+	if (!err)
+		err = protect_spans(job, maps, v, n, false);
+	if (!err)
+		err = unite_spans(job, v, n);
+	if (!err)
+		err = protect_spans(job, maps, v, n, true);
 	return err;
 }
