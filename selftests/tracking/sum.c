@@ -31,12 +31,14 @@
 #define WRITERS 2
 #define ARENA (24ul << 20)
 #define PAGES (ARENA / PAGE)
-#define WORDS (PAGE / sizeof(uint32_t))
+#define HOT (128 * PAGE)
 
 /**
  * struct world - what guest and test share, outside of the tracked memory
  * @arena: address in the guest
  * @chaos: operations to choose from, a mask
+ * @hot: writers keep to one processor, the mover to another, and write to few
+ *	pages: no switch of address spaces empties their TLB
  * @stop: writers are to end
  * @ended: threads that have
  * @count: increments made, by writer
@@ -45,6 +47,7 @@
 struct world {
 	uint32_t *arena;
 	uint32_t chaos;
+	bool hot;
 	int stop;
 	int ended;
 	int64_t count[WRITERS];
@@ -70,18 +73,30 @@ static uint32_t rnd(uint32_t *seed)
 	return *seed;
 }
 
+static void keep_to(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 static void *writer(void *arg)
 {
 	int me = (intptr_t)arg;
 	uint32_t seed = 12345 + me;
+	uint32_t words = (w->hot ? HOT : ARENA) / sizeof(uint32_t);
 
+	if (w->hot)
+		keep_to(0);
 	while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
-		uint32_t i = rnd(&seed) % (ARENA / sizeof(uint32_t));
+		uint32_t i = rnd(&seed) % words;
 
 		/* counted first: a parked writer may be between the two */
 		__atomic_add_fetch(&w->count[me], 1, __ATOMIC_SEQ_CST);
 		__atomic_add_fetch(&w->arena[i], 1, __ATOMIC_SEQ_CST);
-		if (!(w->count[me] & 1023))
+		if (!w->hot && !(w->count[me] & 1023))
 			sched_yield();
 	}
 	__atomic_add_fetch(&w->ended, 1, __ATOMIC_SEQ_CST);
@@ -132,6 +147,8 @@ static void *chaos(void *arg)
 	uint32_t seed = 4711;
 
 	(void)arg;
+	if (w->hot)
+		keep_to(1);
 	while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
 		uint32_t op = 1u << rnd(&seed) % 6;
 		size_t page = rnd(&seed) % (PAGES - 256);
@@ -211,17 +228,23 @@ struct verdict {
 	int64_t count;
 };
 
-static struct verdict run(bool huge, uint32_t ops, int rounds)
+static struct verdict run(bool huge, uint32_t ops, bool hot)
 {
+	const int rounds = 12;
 	struct verdict v = {0};
 	unsigned char *now = malloc(ARENA);
+	cpu_set_t all;
 	int64_t count = 0;
 	size_t i;
 	pid_t pid;
 	int round;
 
+	sched_getaffinity(0, sizeof(all), &all);
 	memset(w, 0, sizeof(*w));
 	w->chaos = ops;
+	w->hot = hot;
+	if (hot)
+		keep_to(1);
 	copy = calloc(1, ARENA);
 	must(copy && now);
 	pid = fork_guest();
@@ -251,6 +274,8 @@ static struct verdict run(bool huge, uint32_t ops, int rounds)
 	v.lost = count - sum_of(now);
 	v.count = count;
 	v.ops = w->ops;
+	if (hot)
+		sched_setaffinity(0, sizeof(all), &all);
 	close(fd);
 	end_guest(pid);
 	free(copy);
@@ -258,9 +283,9 @@ static struct verdict run(bool huge, uint32_t ops, int rounds)
 	return v;
 }
 
-static void expect_good(const char *name, bool huge, uint32_t ops)
+static void expect_good(const char *name, bool huge, uint32_t ops, bool hot)
 {
-	struct verdict v = run(huge, ops, 12);
+	struct verdict v = run(huge, ops, hot);
 
 	ok(!v.stale && !v.lost, "%s", name);
 	note("%lld increments, %lld operations, %llu stale pages, %lld lost",
@@ -278,7 +303,7 @@ static void controls(bool swap)
 		return;
 	}
 	must(set_knob("test_flush", "1"));
-	v = run(false, 0, 12);
+	v = run(false, 0, true);
 	ok(v.stale || v.lost, "the control without a flush fails");
 	note("%llu stale pages, %lld lost", (unsigned long long)v.stale,
 	     (long long)v.lost);
@@ -287,7 +312,7 @@ static void controls(bool swap)
 	must(set_knob("test_flush", "2") &&
 	     set_knob("test_flush_delay_ms", "8"));
 	for (int i = 0; swap && i < 8; i++) {
-		v = run(false, C_PAGEOUT | C_READ, 12);
+		v = run(false, C_PAGEOUT | C_READ, false);
 		if (v.lost)
 			break;
 	}
@@ -308,11 +333,11 @@ int main(void)
 	write_file("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
 	swap = swap_on(256 << 20);
 	controls(swap);
-	expect_good("writers alone", false, 0);
-	expect_good("under page-out", false, C_PAGEOUT | C_READ);
-	expect_good("fork and copy on write", false, C_FORK);
-	expect_good("everything, small pages", false, ~C_COLLAPSE);
-	expect_good("everything, huge pages", true, ~0u);
+	expect_good("writers alone", false, 0, true);
+	expect_good("under page-out", false, C_PAGEOUT | C_READ, false);
+	expect_good("fork and copy on write", false, C_FORK, false);
+	expect_good("everything, small pages", false, ~C_COLLAPSE, false);
+	expect_good("everything, huge pages", true, ~0u, false);
 	if (swap)
 		swap_off();
 	else
