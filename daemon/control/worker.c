@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "control/worker.h"
@@ -13,6 +14,8 @@
 
 /* how long the supervisor may take to answer, it is never busy for long */
 #define ANSWER_S	10
+/* a guest that uses all processors must not slow down its own move */
+#define WORKER_NICE	(-10)
 
 struct line {
 	int fd;
@@ -162,6 +165,9 @@ static void become_worker(const struct server *s, const char *title, int line,
 	if (getppid() != s->pid)
 		cancel_asked = 1;
 	prctl(PR_SET_NAME, "mspd-worker");
+	if (setpriority(PRIO_PROCESS, 0, WORKER_NICE) < 0)
+		log_debug("no priority for the worker: %s, ignoring",
+			  strerror(errno));
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	log_open(title, s->config.log_level);
