@@ -269,7 +269,8 @@ def execs(hosts):
         check(hosts.run("a", "cat", "/proc/%d/comm" % guest.pid) == "sleep\n", "no exec")
         guest.move()
     with Script(hosts, "exits", EXECS) as guest:
-        during(hosts, guest, "copy", lambda: guest.signal("USR2"))
+        result = during(hosts, guest, "copy", lambda: guest.signal("USR2"))
+        check("exited" in result["error"], result["error"])
         nothing_left(hosts)
         check("exits" not in hosts.guests("a"), "vm-a still lists it")
 
