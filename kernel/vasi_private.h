@@ -90,6 +90,7 @@ struct vasi_memobj {
  * @event_seq: bumped with every change that poll() shows
  * @wait: woken with every change
  * @count: counters, VASI_COUNT_*
+ * @rcu: freed behind those who look without a lock
  */
 struct vasi_stream {
 	struct kref ref;

@@ -618,6 +618,7 @@ struct vasi_rec_process {
  * @timer_slack_ns: PR_GET_TIMERSLACK value
  * @xstate_in_use: XSTATE components in use
  * @fixup: nonzero: an interrupted call was turned into one that restarts
+ * @__reserved: 0
  */
 struct vasi_rec_thread {
 	__aligned_u64 unmovable;
