@@ -144,7 +144,7 @@ static int vasi_hole_tell(struct vasi_walk *w, unsigned long addr,
 		return 0;
 	*ret_reason = VASI_REASON_FIRST;
 	if (!entry && end - addr == PMD_SIZE) {
-		if (atomic_read(&w->t->nr_told) >= VASI_TOLD_MAX)
+		if ((unsigned int)atomic_read(&w->t->nr_told) >= VASI_TOLD_MAX)
 			return 1;
 		entry = xa_cmpxchg(&w->t->chunks, index, NULL, VASI_TOLD,
 				   GFP_KERNEL_ACCOUNT);

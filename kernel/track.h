@@ -7,6 +7,7 @@
 
 #include <linux/bitmap.h>
 #include <linux/kref.h>
+#include <linux/sizes.h>
 #include <linux/xarray.h>
 
 #include "vasi_private.h"
@@ -39,8 +40,8 @@ struct vasi_chunk {
  * than VASI_TOLD_RUN (address space that is merely reserved), a hole is told
  * anew by each harvest, as one range.
  */
-#define VASI_TOLD_MAX	(1u << 20)
-#define VASI_TOLD_RUN	(1ul << 30)
+#define VASI_TOLD_MAX	BIT(20)
+#define VASI_TOLD_RUN	SZ_1G
 
 /**
  * struct vasi_tracker - dirty tracking of one stream from start to stop

@@ -270,7 +270,7 @@ static int vasi_walk_table(struct vasi_walk *w, pmd_t *pmd,
 			   unsigned long end)
 {
 	unsigned long a = *addr;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* of the page table, held over the walk */
 	pte_t *table;
 	pmd_t val;
 
