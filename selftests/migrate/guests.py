@@ -74,8 +74,8 @@ def move_at_random(guest, moves, seed):
         time.sleep(delay)
         try:
             # It writes all of its memory all the time: more rounds gain nothing.
-            guest.move("streams=%d,max_rounds=3,pause_limit_ms=1000" %
-                       rng.choice((1, 2, 4)))
+            guest.move("streams=%d,max_rounds=%d" % (rng.choice((1, 2, 4)),
+                                                     rng.choice((1, 1, 2))))
             guest.next_line()
         except Failed as why:
             raise Failed("move %d, %.3f s after the status line: %s" % (
