@@ -358,7 +358,10 @@ static void settle(struct job *j)
 	if (!e)
 		return;
 	if (j->side == JOB_TARGET && e->state == ENTRY_INCOMING) {
-		/* killed between the file and the word that it is there? */
+		/*
+		 * Killed between the file and the word that it is there? If it
+		 * was before the commit the sweep takes both away.
+		 */
 		if (registry_arrived(r, e) < 0)
 			registry_remove(r, e);
 	} else if (j->side == JOB_SOURCE && e->state == ENTRY_MIGRATING) {

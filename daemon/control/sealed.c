@@ -51,14 +51,17 @@ void server_sweep_sealed(struct server *s)
 	for (size_t i = 0; i < n; i++) {
 		if (v[i].opens)
 			continue;	/* its worker lives */
+		e = registry_find_pid(&s->registry, v[i].pid);
 		if (v[i].service == VASI_SERVICE_TARGET) {
+			/* on record already, but never let run */
+			if (e)
+				registry_remove(&s->registry, e);
 			log_notice("stream %016llx: ending the unfinished guest PID %d",
 				   (unsigned long long)v[i].stream_id,
 				   v[i].pid);
 			destroy(s, &v[i]);
 			continue;
 		}
-		e = registry_find_pid(&s->registry, v[i].pid);
 		if (!e || e->state == ENTRY_IN_DOUBT)
 			continue;
 		log_error("guest %s (PID %d) is stopped, and who owns it is in doubt: it was handed over without an answer",

@@ -100,24 +100,29 @@ static int report_reserve(struct reporter *r, const char *name,
 					  uuid));
 }
 
-/*
- * The file is written here and now: the guest runs already, and must be found
- * even if the supervisor is gone.
- */
-static int report_arrived(struct reporter *r, const char *name,
+/* written here: the guest must be found even if the supervisor is gone */
+static int report_arriving(struct reporter *r, const char *name,
 			  const char *uuid, pid_t pid)
 {
 	struct line *l = r->arg;
-	int ret;
 
-	ret = registry_file_write(l->state_dir, name, uuid, pid, l->origin);
-	if (ret < 0) {
-		log_error("guest %s (PID %d) runs, but its registry file could not be written: %s",
-			  name, pid, strerror(-ret));
-		return ret;
-	}
-	return line_ask(l, json_pack("{s:s, s:s}", "request", "arrived",
-				     "name", name));
+	return registry_file_write(l->state_dir, name, uuid, pid, l->origin);
+}
+
+static void report_forget(struct reporter *r, const char *name)
+{
+	struct line *l = r->arg;
+
+	registry_file_remove(l->state_dir, name);
+}
+
+static int report_arrived(struct reporter *r, const char *name,
+			  const char *uuid, pid_t pid)
+{
+	(void)uuid;
+	(void)pid;
+	return line_ask(r->arg, json_pack("{s:s, s:s}", "request", "arrived",
+					  "name", name));
 }
 
 static int report_left(struct reporter *r, const char *name, const char *uuid,
@@ -199,6 +204,8 @@ void worker_target(const struct server *s, const struct job *j, int line,
 	struct reporter rep = {
 		.event = report_event,
 		.reserve = report_reserve,
+		.arriving = report_arriving,
+		.forget = report_forget,
 		.adopted = report_arrived,
 		.cancelled = cancelled,
 		.arg = &l,

@@ -48,6 +48,9 @@ struct migration {
  * struct reporter - the worker's line to its supervisor
  * @event: takes one JSON object (stolen reference); never blocks for long
  * @reserve: target: asks for name and UUID, 0, -EEXIST when taken
+ * @arriving: target: the guest can run here soon, and is on record from now on;
+ *	a failure ends the migration before that
+ * @forget: target: it will not run here, the record goes
  * @adopted: target: the guest runs here now; source: it is gone from here
  * @cancelled: the operator (or the end of the supervisor) wants a roll-back;
  *	asked between steps until the guest is sealed. The worker's SIGTERM sets
@@ -65,6 +68,9 @@ struct migration {
 struct reporter {
 	void (*event)(struct reporter *r, json_t *obj);
 	int (*reserve)(struct reporter *r, const char *name, const char *uuid);
+	int (*arriving)(struct reporter *r, const char *name, const char *uuid,
+			pid_t pid);
+	void (*forget)(struct reporter *r, const char *name);
 	int (*adopted)(struct reporter *r, const char *name, const char *uuid,
 		       pid_t pid);
 	bool (*cancelled)(struct reporter *r);

@@ -267,6 +267,26 @@ static int wait_clock(struct target *t, const Mspd__Process *p)
 	return 0;
 }
 
+/*
+ * Whatever happens to this process from Commit on, the guest must be found: it
+ * is on record before the source can let it go.
+ */
+static int target_record(struct target *t)
+{
+	int ret;
+
+	if (!t->rep->arriving)
+		return 0;
+	ret = t->rep->arriving(t->rep, t->name, t->uuid,
+			       restore_pid(t->restore));
+	if (ret < 0)
+		return failure_set(&t->failure, ret,
+				   "the guest cannot be entered in the registry: %s",
+				   strerror(-ret));
+	t->recorded = true;
+	return 0;
+}
+
 static int on_final(struct target *t, const Mspd__Final *m)
 {
 	Mspd__Ready answer = MSPD__READY__INIT;
@@ -286,6 +306,9 @@ static int on_final(struct target *t, const Mspd__Final *m)
 	ret = restore_park(t->restore, PARK_MS);
 	if (ret < 0)
 		return target_fail(t, ret, "cannot park the guest");
+	ret = target_record(t);
+	if (ret)
+		return ret;
 	end = now_ns();
 	answer.has_park_ns = 1;
 	answer.park_ns = end - begin;
@@ -454,6 +477,8 @@ static void target_abort(struct target *t)
 	if (t->restore)
 		restore_abort(t->restore);
 	t->restore = NULL;
+	if (t->recorded && t->rep->forget)
+		t->rep->forget(t->rep, t->name);
 	msg.text = t->failure.text;
 	msg.error = -t->failure.err;
 	findings_to_wire(&t->findings, &msg.findings, &msg.n_findings);

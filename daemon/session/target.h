@@ -34,6 +34,7 @@ enum target_state {
  * @restore: the guest that is being built
  * @known: what it has
  * @receiver: data connections
+ * @recorded: the supervisor's registry has it
  * @applied: last round that is in the guest
  * @bytes_seen: for supervision
  */
@@ -53,6 +54,7 @@ struct target {
 	struct restore *restore;
 	struct pagemap *known;
 	struct receiver *receiver;
+	bool recorded;
 	uint32_t applied;
 	uint64_t bytes_seen;
 };

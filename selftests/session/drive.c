@@ -70,6 +70,25 @@ static int reserve(struct reporter *r, const char *name, const char *uuid)
 	return world->plan.name_taken ? -EEXIST : 0;
 }
 
+static int arriving(struct reporter *r, const char *name, const char *uuid,
+		    pid_t pid)
+{
+	(void)r;
+	must(!strcmp(name, "redis") && strlen(uuid) == 36 && pid > 0);
+	must(world->parked && !world->running);
+	if (world->plan.fail_record)
+		return -ENOSPC;
+	world->recorded = true;
+	return 0;
+}
+
+static void forget(struct reporter *r, const char *name)
+{
+	(void)r;
+	must(!strcmp(name, "redis") && world->aborted);
+	world->recorded = false;
+}
+
 static int adopted(struct reporter *r, const char *name, const char *uuid,
 		   pid_t pid)
 {
@@ -100,6 +119,8 @@ static void target_main(int listener)
 	struct reporter rep = {
 		.event = target_event,
 		.reserve = reserve,
+		.arriving = arriving,
+		.forget = forget,
 		.adopted = adopted,
 	};
 	int fd = sock_accept(listener, deadline_in(10000));
@@ -224,7 +245,8 @@ bool rolled_back(int ret, const char *text)
 
 	/* a target that was killed has left it to its guest's tracer's end */
 	if (world->prepared && *world->target_error)
-		good &= world->aborted && !world->released;
+		good &= world->aborted && !world->released &&
+			!world->recorded;
 	if (!strstr(world->source_error, text))
 		good = false;
 	if (!good)
@@ -241,7 +263,7 @@ bool moved(int ret)
 	bool good = !ret && world->source_ok && world->target_ok &&
 		    world->running && world->sealed && world->destroyed &&
 		    world->released && !world->aborted && world->adopted &&
-		    !differences;
+		    world->recorded && !differences;
 
 	if (!good)
 		note("%d \"%s\", target \"%s\" running %d destroyed %d, %d pages differ",

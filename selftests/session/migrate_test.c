@@ -184,6 +184,11 @@ static void test_corrupt(void)
 	ret = drive(&(struct drive){ 0 });
 	ok(rolled_back(ret, "cannot restore the guest"),
 	   "the target cannot restore");
+	fresh();
+	world->plan.fail_record = true;
+	ret = drive(&(struct drive){ 0 });
+	ok(rolled_back(ret, "cannot be entered in the registry"),
+	   "the target cannot keep a record: the guest stays");
 }
 
 static const enum control_type to_target[] = {
