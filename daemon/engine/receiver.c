@@ -514,18 +514,12 @@ void receiver_maps_begin(struct receiver *rc)
 	pthread_rwlock_wrlock(&rc->maps);
 }
 
-static bool maps_inside(const void *arg, uint32_t space, uint64_t addr)
-{
-	return extents_find(arg, space, addr);
-}
-
 void receiver_maps_end(struct receiver *rc, struct extents *x)
 {
 	if (x) {
 		extents_free(&rc->extents);
 		rc->extents = *x;
 		*x = (struct extents){ 0 };
-		pagemap_retain(rc->known, maps_inside, &rc->extents);
 	}
 	pthread_rwlock_unlock(&rc->maps);
 }

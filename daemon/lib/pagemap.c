@@ -255,26 +255,6 @@ void pagemap_clear(struct pagemap *pm, uint32_t space, uint64_t start,
 	}
 }
 
-void pagemap_retain(struct pagemap *pm,
-		    bool (*inside)(const void *arg, uint32_t space,
-				   uint64_t addr), const void *arg)
-{
-	struct change change = { 0 };
-
-	pthread_rwlock_wrlock(&pm->lock);
-	for (size_t i = 0; i < pm->size; i++) {
-		struct leaf *l = pm->table[i];
-
-		for (size_t j = 0; l && j < LEAF_PAGES; j++)
-			if (l->value[j] &&
-			    !inside(arg, l->space,
-				    l->base + (j << GUEST_PAGE_SHIFT)))
-				value_replace(&change, &l->value[j], 0);
-	}
-	change_apply(pm, &change);
-	pthread_rwlock_unlock(&pm->lock);
-}
-
 uint64_t pagemap_sum(struct pagemap *pm)
 {
 	return pm->sum;

@@ -29,10 +29,6 @@ void pagemap_clear(struct pagemap *pm, uint32_t space, uint64_t start,
 bool pagemap_run(struct pagemap *pm, uint32_t space, uint64_t start,
 		 uint64_t end, bool present, uint64_t *ret_start,
 		 uint64_t *ret_end);
-/* forgets all pages of which @inside says no */
-void pagemap_retain(struct pagemap *pm,
-		    bool (*inside)(const void *arg, uint32_t space,
-				   uint64_t addr), const void *arg);
 uint64_t pagemap_sum(struct pagemap *pm);
 uint64_t pagemap_pages(struct pagemap *pm);
 

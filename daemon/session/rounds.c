@@ -6,6 +6,7 @@
 #include "lib/clock.h"
 #include "lib/cleanup.h"
 #include "lib/digest.h"
+#include "session/known.h"
 #include "session/source.h"
 
 #define HARVEST_CHUNK	2048
@@ -181,11 +182,6 @@ static int harvest_objects(struct source *s, struct ranges *out)
 	return 0;
 }
 
-static bool maps_inside(const void *arg, uint32_t space, uint64_t addr)
-{
-	return extents_find(arg, space, addr);
-}
-
 static int send_maps(struct source *s, Mspd__Maps *maps, uint32_t round)
 {
 	Mspd__RoundMaps msg = MSPD__ROUND_MAPS__INIT;
@@ -244,13 +240,15 @@ static int harvest_maps(struct source *s)
 	}
 	extents_free(&s->extents);
 	s->extents = x;
-	pagemap_retain(s->known, maps_inside, &s->extents);
+	ret = known_follow(s->known, s->maps, maps);
+	maps_free(s->maps);
+	s->maps = maps;
 	free(s->maps_sent);
 	s->maps_sent = packed;
 	s->maps_sent_len = len;
-	ret = send_maps(s, maps, s->round + 1);
-	maps_free(maps);
-	return ret;
+	if (ret)
+		return failure_set(&s->failure, ret, "out of memory");
+	return send_maps(s, maps, s->round + 1);
 }
 
 int rounds_harvest(struct source *s, struct round_report *r)

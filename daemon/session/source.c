@@ -449,6 +449,7 @@ static void source_close(struct source *s)
 	cleanup_close(&s->pidfd);
 	pagemap_free(s->known);
 	extents_free(&s->extents);
+	maps_free(s->maps);
 	free(s->maps_sent);
 	free(s->harvest.items);
 	free((char *)s->summary.kernel[1]);

@@ -45,7 +45,8 @@ struct harvest {
  * @early: image captured while it runs
  * @known: what the target has
  * @extents: mappings of the last round
- * @maps_sent: those the target knows, as encoded without a round
+ * @maps: those the target knows, NULL = none yet
+ * @maps_sent: the same as encoded without a round
  * @maps_sent_len: bytes of it
  * @harvest: of the current round, given back if it does not arrive
  * @harvested_ns: when it was made
@@ -75,6 +76,7 @@ struct source {
 	Mspd__Image *early;
 	struct pagemap *known;
 	struct extents extents;
+	Mspd__Maps *maps;
 	unsigned char *maps_sent;
 	size_t maps_sent_len;
 	struct harvest harvest;

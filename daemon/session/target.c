@@ -545,6 +545,7 @@ int target_run(int fd, const struct target_config *cfg, struct reporter *rep)
 	target_goodbye(t);
 	receiver_free(t->receiver);
 	pagemap_free(t->known);
+	maps_free(t->maps);
 	findings_clear(&t->findings);
 	json_decref(sum.rounds);
 	close(fd);

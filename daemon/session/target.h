@@ -32,6 +32,7 @@ enum target_state {
  * @streams: data connections
  * @opt: for restore_*()
  * @restore: the guest that is being built
+ * @maps: its mappings as of the last round, NULL = none yet
  * @known: what it has
  * @receiver: data connections
  * @recorded: the supervisor's registry has it
@@ -52,6 +53,7 @@ struct target {
 	unsigned int streams;
 	struct restore_options opt;
 	struct restore *restore;
+	Mspd__Maps *maps;
 	struct pagemap *known;
 	struct receiver *receiver;
 	bool recorded;
@@ -70,7 +72,8 @@ int target_receiver_fail(struct target *t, int err);
 /* target_rounds.c */
 /* waits for all data connections, then starts their threads */
 int target_streams(struct target *t, int listener, const uint8_t *token);
-int target_round_maps(struct target *t, const Mspd__RoundMaps *m);
+/* takes the list of mappings out of @m */
+int target_round_maps(struct target *t, Mspd__RoundMaps *m);
 int target_round_end(struct target *t, const Mspd__RoundEnd *m);
 
 #endif /* MSPD_SESSION_TARGET_H */

@@ -8,6 +8,7 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/digest.h"
+#include "session/known.h"
 #include "session/target.h"
 #include "wire/frame.h"
 #include "wire/sock.h"
@@ -87,7 +88,7 @@ int target_streams(struct target *t, int listener, const uint8_t *token)
 	return ret ? target_fail(t, ret, "data connections") : 0;
 }
 
-int target_round_maps(struct target *t, const Mspd__RoundMaps *m)
+int target_round_maps(struct target *t, Mspd__RoundMaps *m)
 {
 	Mspd__MapsDone answer = MSPD__MAPS_DONE__INIT;
 	struct extents x = { 0 };
@@ -102,10 +103,15 @@ int target_round_maps(struct target *t, const Mspd__RoundMaps *m)
 		return target_fail(t, ret, "the mappings make no sense");
 	receiver_maps_begin(t->receiver);
 	ret = restore_maps(t->restore, m->maps);
+	if (!ret)
+		ret = known_follow(t->known, t->maps, m->maps);
 	receiver_maps_end(t->receiver, ret < 0 ? NULL : &x);
 	extents_free(&x);
 	if (ret < 0)
 		return target_fail(t, ret, "cannot make the guest's mappings");
+	maps_free(t->maps);
+	t->maps = m->maps;
+	m->maps = NULL;
 	answer.round = m->round;
 	return target_send(t, CONTROL_MAPS_DONE, &answer.base);
 }

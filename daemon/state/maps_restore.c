@@ -157,11 +157,47 @@ static int make_object(struct restore *r, const Mspd__Object *obj)
 	return 0;
 }
 
+static bool is_listed(const Mspd__Maps *maps, uint32_t space)
+{
+	size_t i;
+
+	for (i = 0; i < maps->n_objects; i++)
+		if (maps->objects[i]->space == space)
+			return true;
+	return false;
+}
+
+/*
+ * An object that the guest does not map now may come back, and nobody remembers
+ * then what it had here: it is empty until it is told anew.
+ */
+static int empty_unlisted(struct restore *r, const Mspd__Maps *maps)
+{
+	size_t i;
+
+	for (i = 0; i < r->nr_objects; i++) {
+		const struct restore_object *o = &r->objects[i];
+
+		if (!o->bytes || is_listed(maps, o->space))
+			continue;
+		if (fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      0, (off_t)((o->bytes + MAPS_PAGE - 1) &
+					 ~(MAPS_PAGE - 1))))
+			return restore_fail(r, -errno, "object.drop", "",
+					    "cannot be emptied: %s",
+					    strerror(errno));
+	}
+	return 0;
+}
+
 static int apply_objects(struct restore *r, const Mspd__Maps *maps)
 {
 	size_t i;
 	int err;
 
+	err = empty_unlisted(r, maps);
+	if (err)
+		return err;
 	for (i = 0; i < maps->n_objects; i++) {
 		const Mspd__Object *obj = maps->objects[i];
 		struct restore_object *o = object_of(r, obj->space);
