@@ -637,7 +637,13 @@ int maps_finish(struct restore *r, const Mspd__Image *final)
 		int fd = restore_object_fd(r, obj->space);
 		int seals = (int)obj->seals & ~fcntl(fd, F_GET_SEALS);
 
-		if (obj->seals && seals && fcntl(fd, F_ADD_SEALS, seals))
+		/* its last page was written as a whole */
+		if ((obj->flags & VASI_OBJECT_MEMFD) &&
+		    ftruncate(fd, (off_t)obj->bytes))
+			err = restore_fail(r, -errno, "object.size", obj->name,
+					   "cannot have %" PRIu64 " bytes: %s",
+					   obj->bytes, strerror(errno));
+		if (!err && obj->seals && seals && fcntl(fd, F_ADD_SEALS, seals))
 			err = restore_fail(r, -errno, "object.seals", obj->name,
 					   "cannot be sealed: %s",
 					   strerror(errno));

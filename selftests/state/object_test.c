@@ -57,12 +57,32 @@ static void test_comes_back(void)
 	ok(empty(), "one that was away comes back empty");
 }
 
+static void test_size(void)
+{
+	Mspd__Image final = MSPD__IMAGE__INIT;
+	struct stat st;
+
+	object.bytes = 2 * MAPS_PAGE + 5;
+	object.has_seals = 1;
+	object.seals = F_SEAL_SHRINK | F_SEAL_GROW;
+	final.maps = list(1);
+	must(!maps_apply(&r, final.maps));
+	fill();
+	must(!maps_finish(&r, &final) && !fstat(restore_object_fd(&r, 1), &st));
+	ok((uint64_t)st.st_size == object.bytes,
+	   "its size is not that of whole pages (%lld)",
+	   (long long)st.st_size);
+	ok(fcntl(restore_object_fd(&r, 1), F_GET_SEALS) == (int)object.seals,
+	   "and is sealed");
+}
+
 int main(void)
 {
 	object.space = 1;
 	object.bytes = BYTES;
 	object.flags = VASI_OBJECT_MEMFD;
 	test_comes_back();
+	test_size();
 	maps_free(r.maps);
 	close(r.objects[0].fd);
 	free(r.objects);
