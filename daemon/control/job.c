@@ -352,6 +352,7 @@ static json_t *missing_result(const struct job *j, int status)
 /* makes the registry agree with what became of the guest */
 static void settle(struct job *j)
 {
+	bool ok = json_is_true(json_object_get(j->result, "ok"));
 	struct registry *r = &j->server->registry;
 	struct entry *e = j->m.name[0] ? registry_find(r, j->m.name) : NULL;
 
@@ -368,8 +369,10 @@ static void settle(struct job *j)
 		if (!registry_alive(e)) {
 			log_notice("guest %s (PID %d) ended", e->name, e->pid);
 			registry_remove(r, e);
-		} else if (json_is_true(json_object_get(j->result,
+		} else if ((ok && !j->m.validate_only) ||
+			   json_is_true(json_object_get(j->result,
 							"in_doubt"))) {
+			/* moved, but the stopped copy would not go? */
 			e->state = ENTRY_IN_DOUBT;
 		} else {
 			e->state = ENTRY_RUNNING;

@@ -273,7 +273,7 @@ static void ended(void *arg, uint32_t events)
 	struct registry *r = e->registry;
 
 	(void)events;
-	if (e->state != ENTRY_RUNNING) {
+	if (e->state != ENTRY_RUNNING && e->state != ENTRY_IN_DOUBT) {
 		/* its worker notices too and says what it means */
 		loop_remove(r->loop, &e->watch);
 		return;

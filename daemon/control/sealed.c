@@ -62,6 +62,13 @@ void server_sweep_sealed(struct server *s)
 			destroy(s, &v[i]);
 			continue;
 		}
+		if (v[i].state == VASI_STATE_RESUMED) {
+			log_notice("stream %016llx: ending the stopped copy of a guest that was moved, PID %d",
+				   (unsigned long long)v[i].stream_id,
+				   v[i].pid);
+			destroy(s, &v[i]);
+			continue;
+		}
 		if (!e || e->state == ENTRY_IN_DOUBT)
 			continue;
 		log_error("guest %s (PID %d) is stopped, and who owns it is in doubt: it was handed over without an answer",

@@ -403,15 +403,16 @@ static void source_complete(struct source *s)
 
 	sender_free(s->sender);
 	s->sender = NULL;
-	ret = s->access->signal(s->guest, VASI_SIGNAL_RESUMED, reason);
-	if (ret >= 0)
-		ret = s->access->destroy(s->guest, DESTROY_MS);
+	/* whoever finds the copy later knows from it that it may be ended */
+	s->access->signal(s->guest, VASI_SIGNAL_RESUMED, reason);
+	ret = s->access->destroy(s->guest, DESTROY_MS);
 	if (ret < 0 && ret != -ESRCH) {
-		/* it stays sealed: it never runs twice */
+		/* it stays sealed, so never runs twice, and listed */
 		finding_add(&s->findings, FINDING_WARNING, "source.destroy", "",
 			    "the stopped copy of the guest could not be removed: %s",
 			    strerror(-ret));
 		report_findings(s->rep, &s->findings, "source");
+		return;
 	}
 	if (s->rep->adopted)
 		s->rep->adopted(s->rep, s->m->name, s->m->uuid, s->m->pid);

@@ -100,6 +100,17 @@ static int adopted(struct reporter *r, const char *name, const char *uuid,
 	return 0;
 }
 
+static int left(struct reporter *r, const char *name, const char *uuid,
+		pid_t pid)
+{
+	(void)r;
+	(void)name;
+	(void)uuid;
+	must(world->destroyed && pid > 0);
+	world->left = true;
+	return 0;
+}
+
 static bool cancelled(struct reporter *r)
 {
 	(void)r;
@@ -217,7 +228,7 @@ int drive(const struct drive *d)
 	};
 	struct reporter rep = {
 		.event = source_event,
-		.adopted = adopted,
+		.adopted = left,
 		.cancelled = cancelled,
 	};
 	int fd, ret, status, target;
@@ -241,7 +252,7 @@ bool rolled_back(int ret, const char *text)
 {
 	bool good = ret < 0 && !world->source_ok && !world->in_doubt &&
 		    !world->suspended && !world->sealed && !world->running &&
-		    !world->destroyed && world->adopted == false;
+		    !world->destroyed && !world->adopted && !world->left;
 
 	/* a target that was killed has left it to its guest's tracer's end */
 	if (world->prepared && *world->target_error)
@@ -263,7 +274,7 @@ bool moved(int ret)
 	bool good = !ret && world->source_ok && world->target_ok &&
 		    world->running && world->sealed && world->destroyed &&
 		    world->released && !world->aborted && world->adopted &&
-		    world->recorded && !differences;
+		    world->recorded && world->left && !differences;
 
 	if (!good)
 		note("%d \"%s\", target \"%s\" running %d destroyed %d, %d pages differ",

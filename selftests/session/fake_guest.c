@@ -423,6 +423,8 @@ static int fake_destroy(struct guest *g, unsigned int deadline_ms)
 {
 	(void)deadline_ms;
 	must(g->service == VASI_SERVICE_SOURCE && world->running);
+	if (world->plan.fail_destroy)
+		return -ETIMEDOUT;
 	world->destroyed = true;
 	return 0;
 }

@@ -247,6 +247,18 @@ static void test_commit(void)
 	}
 }
 
+static void test_copy_stays(void)
+{
+	int ret;
+
+	fresh();
+	world->plan.fail_destroy = true;
+	ret = drive(&(struct drive){ 0 });
+	ok(!ret && world->source_ok && world->running && world->sealed &&
+	   !world->left && strstr(world->events, "could not be removed"),
+	   "a copy that cannot be ended stays, stopped and listed");
+}
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -259,6 +271,7 @@ int main(void)
 	test_corrupt();
 	test_lost_target();
 	test_commit();
+	test_copy_stays();
 	world_free();
 	return tap_end();
 }

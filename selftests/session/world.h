@@ -43,6 +43,7 @@ struct world_plan {
 	bool no_module;
 	bool fail_resume;		/* the target's one call that cannot */
 	bool fail_restore;
+	bool fail_destroy;		/* the source's copy stays */
 	bool fail_record;		/* no entry in the registry */
 	bool busy;			/* the guest writes all the time */
 	bool churn;			/* and maps and unmaps */
@@ -68,7 +69,7 @@ struct world {
 	uint64_t writes;
 	/* target */
 	_Atomic bool prepared, parked, running, aborted, released, adopted;
-	_Atomic bool recorded;
+	_Atomic bool recorded, left;
 	_Atomic int frames_outside;
 	int64_t timens_monotonic;
 	bool target_mapped[WORLD_PAGES];
