@@ -435,7 +435,7 @@ void rounds_report(struct source *s)
 	report_round(s->rep, &s->last, s->summary.rounds);
 }
 
-int rounds_run(struct source *s)
+int rounds_run(struct source *s, bool catch_up)
 {
 	const struct policy_config cfg = {
 		.pause_limit_ns = s->m->pause_limit_ms * NSEC_PER_MSEC,
@@ -457,6 +457,11 @@ int rounds_run(struct source *s)
 		r.decision = policy_decide(&cfg, s->history, s->rounds,
 					   r.remaining_bytes, &s->est);
 		s->access->progress(s->guest, r.remaining_bytes);
+		if (r.decision.action == POLICY_SWITCH && catch_up) {
+			r.decision.action = POLICY_ROUND;
+			r.decision.why = "catch-up";
+		}
+		catch_up = false;
 		if (r.decision.action == POLICY_SWITCH) {
 			s->summary.predicted_ns = r.decision.predicted_ns;
 			s->summary.why = r.decision.why;

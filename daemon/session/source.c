@@ -474,7 +474,7 @@ static int source_steps(struct source *s, struct utsname *uts)
 	if (ret)
 		return ret;
 	report_phase(s->rep, "copy");
-	ret = rounds_run(s);
+	ret = rounds_run(s, false);
 	if (!ret)
 		ret = switch_over(s);
 	if (!ret)

@@ -60,6 +60,7 @@ struct harvest {
  * @suspended: the guest is stopped
  * @committed: the target was told to take over: no way back but its word
  * @unapplied: rounds whose acknowledgement was not awaited (fault point)
+ * @catch_ups: how often the switch-over went back to rounds
  * @pause_mark: end of the part of the pause that was measured last
  */
 struct source {
@@ -91,6 +92,7 @@ struct source {
 	bool suspended;
 	bool committed;
 	unsigned int unapplied;
+	unsigned int catch_ups;
 	int64_t pause_mark;
 };
 
@@ -117,8 +119,8 @@ int rounds_sent(struct source *s, struct round_report *r);
 int rounds_applied(struct source *s, struct round_report *r);
 /* tells the supervisor of the last round; not while the guest waits */
 void rounds_report(struct source *s);
-/* until the policy says switch */
-int rounds_run(struct source *s);
+/* until the policy says switch; @catch_up: not before another round */
+int rounds_run(struct source *s, bool catch_up);
 
 /* switch.c */
 int switch_over(struct source *s);

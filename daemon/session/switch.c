@@ -14,6 +14,7 @@
 #define ATTEMPTS	3
 #define RETRY_MS	100
 #define CHILD_POLL_MS	50
+#define CATCH_UPS	3
 #define PING_POLLS	20
 #define SUSPEND_MS	2000
 
@@ -43,7 +44,10 @@ static void pause_part(struct source *s, enum pause_part part)
 	s->pause_mark = now;
 }
 
-/* redis-server saving, a shell running a command: it will be over soon */
+/*
+ * redis-server saving, a shell running a command: it will be over soon.
+ * 1: it took a while, in which the guest wrote.
+ */
 static int wait_childless(struct source *s)
 {
 	int64_t deadline = deadline_in(s->m->child_wait_ms);
@@ -56,15 +60,16 @@ static int wait_childless(struct source *s)
 		if (ret < 0)
 			return source_guest_fail(s, ret, "looking for children");
 		if (!ret)
-			return 0;
+			return polls > 0;
 		if (!deadline_left(deadline))
 			return failure_set(&s->failure, -EBUSY,
 					   "the guest has a child process (%d, %s) and it did not end within %u ms",
 					   child.pid, child.comm,
 					   s->m->child_wait_ms);
+		polls++;
 		ret = peer_pause(&s->peer, CHILD_POLL_MS);
 		/* the target shall not think that nobody is there */
-		if (!ret && ++polls % PING_POLLS == 0)
+		if (!ret && polls % PING_POLLS == 0)
 			ret = source_ping(s, NULL);
 		if (ret)
 			return ret;
@@ -104,6 +109,26 @@ static int suspend(struct source *s)
 	return 0;
 }
 
+/*
+ * Without children, and what it wrote while that was waited for is not left to
+ * the pause. A guest that has children again and again gets so many tries.
+ */
+static int wait_ready(struct source *s)
+{
+	int ret;
+
+	while ((ret = wait_childless(s)) > 0) {
+		if (s->catch_ups++ >= CATCH_UPS)
+			return 0;
+		report_phase(s->rep, "copy");
+		ret = rounds_run(s, true);
+		if (ret)
+			return ret;
+		report_phase(s->rep, "switch-over");
+	}
+	return ret;
+}
+
 /* Suspended and without children, or not suspended and a failure. */
 static int stop_guest(struct source *s)
 {
@@ -113,7 +138,7 @@ static int stop_guest(struct source *s)
 	for (int i = 0; i < ATTEMPTS; i++) {
 		struct failure last = { 0 };
 
-		ret = wait_childless(s);
+		ret = wait_ready(s);
 		if (ret)
 			return ret;
 		ret = suspend(s);

@@ -183,7 +183,7 @@ int target_wait(int pid)
 }
 
 /* a process for the PID, which has to be a real one; with a child or without */
-static pid_t dummy_start(bool child, int *ret_fd)
+static pid_t dummy_start(const struct drive *d, int *ret_fd)
 {
 	int life[2], ready[2];
 	pid_t pid;
@@ -194,10 +194,15 @@ static pid_t dummy_start(bool child, int *ret_fd)
 	must(pid >= 0);
 	if (!pid) {
 		close(life[1]);
-		if (child && !fork())
+		signal(SIGCHLD, SIG_IGN);
+		if (d->child && !fork())
 			c = 1;
 		if (!c && write(ready[1], &c, 1) != 1)
 			_exit(1);
+		if (c && d->child_ms) {
+			sleep_ms(d->child_ms);
+			_exit(0);
+		}
 		while (read(life[0], &c, 1) > 0)
 			;
 		_exit(0);
@@ -234,7 +239,7 @@ int drive(const struct drive *d)
 	int fd, ret, status, target;
 
 	target = target_worker(&m.port, d->fault, d->peer);
-	m.pid = dummy_start(d->child, &fd);
+	m.pid = dummy_start(d, &fd);
 	world_start();
 	ret = source_run(&m, &world_access, &rep);
 	world_stop();

@@ -16,6 +16,7 @@
  * @reply_ms: how patient the source is, 0 = 10000
  * @validate_only: ends there
  * @child: the guest has a child process
+ * @child_ms: which ends after so long, 0 = stays
  */
 struct drive {
 	const char *fault;
@@ -24,6 +25,7 @@ struct drive {
 	unsigned int reply_ms;
 	bool validate_only;
 	bool child;
+	unsigned int child_ms;
 };
 
 /* what source_run() gave; results are in the world. world_new() comes before */

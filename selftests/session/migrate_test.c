@@ -134,6 +134,13 @@ static void test_suspend(void)
 	ok(rolled_back(ret, "has a child process") && !world->suspends,
 	   "a child that does not end: never suspended");
 	fresh();
+	world->plan.pause_limit_ms = 5000;
+	world->plan.child_wait_ms = 20000;
+	ret = drive(&(struct drive){ .child = true, .child_ms = 1000 });
+	ok(moved(ret) && world->rounds == 3,
+	   "one that ends: another round before the pause (%d)",
+	   world->rounds);
+	fresh();
 	world->plan.busy = true;
 	world->plan.cancel_in_round = 2;
 	ret = drive(&(struct drive){ 0 });
