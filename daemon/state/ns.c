@@ -26,6 +26,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include "lib/cleanup.h"
+#include "lib/clock.h"
 #include "state/ns.h"
 #include "state/shell.h"
 
@@ -36,6 +37,8 @@
 #define CTL_FD		3
 #define GUEST_FIRST_PID	2
 #define KILL_WAIT_MS	10000
+/* all steps up to the exec; a file system of a user's may never answer */
+#define START_MS	10000
 
 enum step {
 	STEP_NONE, STEP_CGROUP, STEP_UNSHARE, STEP_TIMENS, STEP_REAPER,
@@ -111,8 +114,10 @@ static int message_send(int ctl, struct message msg, int fd)
 }
 
 /* 1 with a message, 0 at the end */
-static int message_receive(int ctl, struct message *ret, int *ret_fd)
+static int message_receive(int ctl, int64_t deadline, struct message *ret,
+			   int *ret_fd)
 {
+	struct pollfd p = { .fd = ctl, .events = POLLIN };
 	struct iovec iov = { ret, sizeof(*ret) };
 	union {
 		struct cmsghdr hdr;
@@ -125,6 +130,11 @@ static int message_receive(int ctl, struct message *ret, int *ret_fd)
 	const struct cmsghdr *c;
 	ssize_t n;
 
+	do
+		n = poll(&p, 1, deadline_left(deadline));
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return n ? -errno : -ETIMEDOUT;
 	do
 		n = recvmsg(ctl, &mh, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
@@ -177,6 +187,7 @@ __attribute__((noreturn))
 static void command_main(const struct plan *plan)
 {
 	const struct ns_command *cmd = plan->cmd;
+	struct stat st;
 	int in, out, r;
 
 	setsid();
@@ -194,10 +205,17 @@ static void command_main(const struct plan *plan)
 	in = open("/dev/null", O_RDONLY);
 	if (in)
 		give_up(CTL_FD, STEP_STDIO, in < 0 ? errno : EBADF);
+	/* a FIFO would wait for its reader, here and later on */
 	out = open(cmd->output ? cmd->output : "/dev/null",
-		   O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY, 0644);
+		   O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK, 0644);
 	if (out != 1)
 		give_up(CTL_FD, STEP_OUTPUT, out < 0 ? errno : EBADF);
+	if (fstat(out, &st))
+		give_up(CTL_FD, STEP_OUTPUT, errno);
+	if (S_ISFIFO(st.st_mode))
+		give_up(CTL_FD, STEP_OUTPUT, ENXIO);
+	if (fcntl(out, F_SETFL, O_APPEND))
+		give_up(CTL_FD, STEP_OUTPUT, errno);
 	if (dup2(1, 2) < 0)
 		give_up(CTL_FD, STEP_STDIO, errno);
 	execve(plan->exe, cmd->argv, cmd->envp);
@@ -449,6 +467,7 @@ static int start(struct plan *plan, struct ns_guest *ret, const char **ret_what)
 	int pair[2], helper_pidfd = -1, fd = -1, r, err = 0;
 	const char *cgroup = plan->spec ? plan->spec->cgroup :
 					  plan->cmd->cgroup;
+	int64_t deadline = deadline_in(START_MS);
 	enum step step = STEP_NONE;
 	struct message msg;
 	pid_t helper;
@@ -487,7 +506,7 @@ static int start(struct plan *plan, struct ns_guest *ret, const char **ret_what)
 	close(helper_pidfd);
 
 	step = STEP_NONE;
-	while ((r = message_receive(ours, &msg, &fd)) > 0) {
+	while ((r = message_receive(ours, deadline, &msg, &fd)) > 0) {
 		if (msg.type == MESSAGE_ERROR && step == STEP_NONE) {
 			/* says more than what was seen from here */
 			err = -msg.err;
@@ -509,6 +528,12 @@ static int start(struct plan *plan, struct ns_guest *ret, const char **ret_what)
 				syscall(__NR_pidfd_send_signal, g.pidfd,
 					SIGKILL, NULL, 0);
 		}
+	}
+	if (r == -ETIMEDOUT) {
+		if (!err)
+			step = g.pidfd < 0 ? STEP_REAPER : STEP_EXEC;
+		/* the others end with their namespace */
+		kill(helper, SIGKILL);
 	}
 	if (!err)
 		err = r;

@@ -72,6 +72,24 @@ def test_run_refused(d):
 
 
 @with_daemon()
+def test_run_fifo(d):
+    """run refuses a FIFO as output, read or not, and waits for no reader"""
+    fifo = os.path.join(d.dir, "fifo")
+    os.mkfifo(fifo)
+    for read in (False, True):
+        fd = os.open(fifo, os.O_RDWR) if read else -1
+        r = d.ctl("run", "--name", "x", "--output", fifo, "--", "sleep", "1000")
+        if read:
+            os.close(fd)
+        require(r.returncode == 1 and "output file" in r.stderr, read, r.stderr)
+    require(not d.guests())
+    g = d.run("web", "sleep", "1000", options=["--output", os.path.join(d.dir, "out")])
+    with open("/proc/%d/fdinfo/1" % g["pid"]) as f:
+        flags = int(next(line for line in f if line.startswith("flags:")).split()[1], 8)
+    require(flags & os.O_APPEND and not flags & os.O_NONBLOCK, oct(flags))
+
+
+@with_daemon()
 def test_adopt(d):
     """adopt takes a running process, once, and release lets it go"""
     p = d.adoptable("sleep", "1000")
