@@ -92,14 +92,18 @@ class Hosts:
 
     def run(self, side, *command, fails=False):
         """The command's output; Failed when it fails (None with @fails)."""
-        with self.start(side, *command) as process:
+        return self.end(self.start(side, *command), fails)
+
+    def end(self, process, fails=False):
+        """What run() does, of a command that was started."""
+        with process:
             out, err = process.communicate()
         if process.returncode == 0:
             return out
         if fails:
             return None
         raise Failed("vm-%s: '%s' ended with %d: %s" % (
-            side, " ".join(command), process.returncode,
+            process.args[1], " ".join(process.args[3:]), process.returncode,
             (err.strip() or out.strip())[-600:]))
 
     def mspctl(self, side, *command, fails=False):
@@ -205,14 +209,21 @@ class Guest:
         return result
 
     def moved(self, result):
-        was, self.side = (self.side, self.pid), other(self.side)
+        source, self.side = self.side, other(self.side)
         self.moves.append(result)
-        guest = self.hosts.guests(self.side).get(self.name)
-        check(guest, "vm-%s does not know the guest that moved to it" % self.side)
-        self.pid = guest["pid"]
-        check(not self.hosts.alive(*was), "the process is still on vm-%s" % was[0])
-        check(self.name not in self.hosts.guests(was[0]),
-              "vm-%s still lists the guest" % was[0])
+        # All at once: each is a program that starts in an emulated machine.
+        lists = {side: self.hosts.start(side, "build/mspctl", "list", "--json")
+                 for side in SIDES}
+        gone = self.hosts.start(source, "test", "!", "-e", "/proc/%d/stat" % self.pid)
+        guests = {side: {g["name"]: g["pid"] for g in
+                         json.loads(self.hosts.end(lists[side]))["guests"]}
+                  for side in SIDES}
+        check(self.hosts.end(gone, fails=True) is not None,
+              "the process is still on vm-%s" % source)
+        check(self.name not in guests[source], "vm-%s still lists the guest" % source)
+        check(self.name in guests[self.side],
+              "vm-%s does not know the guest that moved to it" % self.side)
+        self.pid = guests[self.side][self.name]
 
     def move(self, attributes=""):
         with self.start_move(attributes) as process:
