@@ -35,6 +35,7 @@ static const struct key keys[] = {
 	KEY(migration, max_rounds, TYPE_UINT, 1, 1000),
 	KEY(migration, pause_limit_ms, TYPE_UINT, 1, 3600000),
 	KEY(migration, suspend_ms, TYPE_UINT, 1, 60000),
+	KEY(migration, pause_max_ms, TYPE_UINT, 0, 3600000),
 	KEY(migration, child_wait_ms, TYPE_UINT, 0, 3600000),
 	KEY(migration, connections, TYPE_CONNECTIONS, 0, 0),
 	KEY(target, port_low, TYPE_PORT, 0, UINT16_MAX),

@@ -27,6 +27,7 @@
  * @max_rounds: default of a migration
  * @pause_limit_ms: default of a migration
  * @suspend_ms: default of a migration
+ * @pause_max_ms: default of a migration
  * @child_wait_ms: default of a migration
  * @connections: default of a migration
  * @port_low: lowest port for data connections, 0 = any
@@ -49,6 +50,7 @@ struct config {
 	unsigned int max_rounds;
 	unsigned int pause_limit_ms;
 	unsigned int suspend_ms;
+	unsigned int pause_max_ms;
 	unsigned int child_wait_ms;
 	enum connections connections;
 

@@ -70,6 +70,7 @@ static int migrate(const struct command *self, int argc, char **argv)
 	"                                        pause is below\n" \
 	"                     max_rounds=N       at most so many rounds\n" \
 	"                     suspend_ms=N       deadline for stopping its threads\n" \
+	"                     pause_max_ms=N     roll back when it stands still longer\n" \
 	"                     child_wait_ms=N    wait so long for child processes to end\n" \
 	"                     connections=refuse|close\n" \
 	"                                        what to do about established connections\n" \

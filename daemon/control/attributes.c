@@ -16,6 +16,8 @@ static const struct {
 	{ "pause_limit_ms", offsetof(struct migration, pause_limit_ms), 1,
 	  3600000 },
 	{ "suspend_ms", offsetof(struct migration, suspend_ms), 1, 60000 },
+	{ "pause_max_ms", offsetof(struct migration, pause_max_ms), 0,
+	  3600000 },
 	{ "child_wait_ms", offsetof(struct migration, child_wait_ms), 0,
 	  3600000 },
 };
@@ -26,6 +28,7 @@ void attributes_init(struct migration *m, const struct config *c)
 	m->max_rounds = c->max_rounds;
 	m->pause_limit_ms = c->pause_limit_ms;
 	m->suspend_ms = c->suspend_ms;
+	m->pause_max_ms = c->pause_max_ms;
 	m->child_wait_ms = c->child_wait_ms;
 	m->connections = c->connections;
 }
@@ -71,7 +74,7 @@ static int apply(struct migration *m, const char *name, const char *text,
 			 text);
 		return -EINVAL;
 	}
-	snprintf(err, len, "no attribute \"%s\"; there are streams, max_rounds, pause_limit_ms, suspend_ms, child_wait_ms and connections",
+	snprintf(err, len, "no attribute \"%s\"; there are streams, max_rounds, pause_limit_ms, suspend_ms, pause_max_ms, child_wait_ms and connections",
 		 name);
 	return -EINVAL;
 }

@@ -22,6 +22,8 @@
  * @max_rounds: give up converging after so many
  * @pause_limit_ms: switch over when the predicted pause is below
  * @suspend_ms: deadline of a suspend
+ * @pause_max_ms: roll back when the guest has stood still for so long, 0 = 20 s,
+ *	ten times @pause_limit_ms or twice the prediction, the longest of them
  * @child_wait_ms: how long to wait for a guest without child processes
  * @reply_ms: how long the target may take to answer, 0 = default (30 s)
  * @connections: established connections
@@ -38,6 +40,7 @@ struct migration {
 	unsigned int max_rounds;
 	unsigned int pause_limit_ms;
 	unsigned int suspend_ms;
+	unsigned int pause_max_ms;
 	unsigned int child_wait_ms;
 	unsigned int reply_ms;
 	enum connections connections;

@@ -21,7 +21,12 @@
 
 unsigned int source_reply_ms(const struct source *s)
 {
-	return s->m->reply_ms ? s->m->reply_ms : REPLY_MS;
+	unsigned int ms = s->m->reply_ms ? s->m->reply_ms : REPLY_MS, left;
+
+	if (!s->pause_end)
+		return ms;
+	left = deadline_left(s->pause_end);
+	return left < ms ? left : ms;
 }
 
 int source_guest_fail(struct source *s, int err, const char *what)

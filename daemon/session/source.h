@@ -61,6 +61,7 @@ struct harvest {
  * @committed: the target was told to take over: no way back but its word
  * @unapplied: rounds whose acknowledgement was not awaited (fault point)
  * @catch_ups: how often the switch-over went back to rounds
+ * @pause_end: when it is rolled back at the latest, 0 = not suspended, or sealed
  * @pause_mark: end of the part of the pause that was measured last
  */
 struct source {
@@ -93,9 +94,11 @@ struct source {
 	bool committed;
 	unsigned int unapplied;
 	unsigned int catch_ups;
+	int64_t pause_end;
 	int64_t pause_mark;
 };
 
+/* less while the guest is suspended: it does not wait for ever */
 unsigned int source_reply_ms(const struct source *s);
 /* gives the reason for a failed call of guest access */
 int source_guest_fail(struct source *s, int err, const char *what);

@@ -17,6 +17,8 @@
 #define CATCH_UPS	3
 #define PING_POLLS	20
 #define SUSPEND_MS	2000
+#define PAUSE_MAX_MS	20000
+#define PAUSE_MAX_CAP_MS 3600000
 
 static const char *holdup_name(uint32_t reason)
 {
@@ -84,8 +86,23 @@ static int roll_back(struct source *s)
 		return source_guest_fail(s, ret, "resume");
 	s->suspended = false;
 	s->capture.suspended = false;
+	s->pause_end = 0;
 	memset(s->summary.pause_ns, 0, sizeof(s->summary.pause_ns));
 	return 0;
+}
+
+/* however little at a time the target takes, it does not keep the guest */
+static unsigned int pause_max_ms(const struct source *s)
+{
+	uint64_t ms = PAUSE_MAX_MS;
+
+	if (s->m->pause_max_ms)
+		return s->m->pause_max_ms;
+	if (ms < 10ULL * s->m->pause_limit_ms)
+		ms = 10ULL * s->m->pause_limit_ms;
+	if (ms < 2 * (s->summary.predicted_ns / NSEC_PER_MSEC))
+		ms = 2 * (s->summary.predicted_ns / NSEC_PER_MSEC);
+	return ms < PAUSE_MAX_CAP_MS ? ms : PAUSE_MAX_CAP_MS;
 }
 
 static int suspend(struct source *s)
@@ -105,6 +122,7 @@ static int suspend(struct source *s)
 		return source_guest_fail(s, ret, "suspend");
 	s->suspended = true;
 	s->capture.suspended = true;
+	s->pause_end = deadline_in(pause_max_ms(s));
 	pause_part(s, PAUSE_SUSPEND);
 	return 0;
 }
@@ -288,9 +306,12 @@ static int commit(struct source *s)
 	char reason[sizeof(s->failure.text)];
 	int ret;
 
+	if (!deadline_left(s->pause_end))
+		return failure_set(&s->failure, -ETIMEDOUT, "no time is left");
 	ret = s->access->seal(s->guest);
 	if (ret < 0)
 		return source_guest_fail(s, ret, "seal");
+	s->pause_end = 0;
 	s->peer.rep = NULL;
 	s->peer.guest_fd = -1;
 	s->committed = true;
@@ -322,6 +343,18 @@ static int commit(struct source *s)
 	return -EINPROGRESS;
 }
 
+static void tell_pause_end(struct source *s)
+{
+	char reason[sizeof(s->failure.text)];
+
+	if (!s->pause_end || deadline_left(s->pause_end))
+		return;
+	snprintf(reason, sizeof(reason), "%s", s->failure.text);
+	snprintf(s->failure.text, sizeof(s->failure.text),
+		 "the guest stood still for %u ms, which is as long as it may: %.300s",
+		 pause_max_ms(s), reason);
+}
+
 int switch_over(struct source *s)
 {
 	Mspd__Image *image = NULL;
@@ -329,11 +362,14 @@ int switch_over(struct source *s)
 
 	report_phase(s->rep, "switch-over");
 	ret = stop_and_capture(s, &image);
-	if (ret)
-		return ret;
-	ret = finish_target(s, image);
+	if (!ret)
+		ret = finish_target(s, image);
 	if (!ret)
 		ret = commit(s);
+	if (ret)
+		tell_pause_end(s);
+	if (!image)
+		return ret;
 	image_free(image);
 	rounds_report(s);
 	return ret;

@@ -227,6 +227,7 @@ int drive(const struct drive *d)
 						       6,
 		.pause_limit_ms = world->plan.pause_limit_ms,
 		.suspend_ms = 1000,
+		.pause_max_ms = world->plan.pause_max_ms,
 		.child_wait_ms = world->plan.child_wait_ms,
 		.reply_ms = d->reply_ms ? d->reply_ms : 10000,
 		.validate_only = d->validate_only,

@@ -230,6 +230,19 @@ static void test_lost_target(void)
 	}
 }
 
+static void test_pause_max(void)
+{
+	char fault[32];
+	int ret;
+
+	fresh();
+	world->plan.pause_max_ms = 500;
+	snprintf(fault, sizeof(fault), "stall=%d", CONTROL_FINAL);
+	ret = drive(&(struct drive){ .fault = fault });
+	ok(rolled_back(ret, "stood still for 500 ms") && world->resumes == 1,
+	   "a guest stands still for so long and no longer");
+}
+
 static void test_commit(void)
 {
 	char fault[32];
@@ -277,6 +290,7 @@ int main(void)
 	test_barrier();
 	test_corrupt();
 	test_lost_target();
+	test_pause_max();
 	test_commit();
 	test_copy_stays();
 	world_free();

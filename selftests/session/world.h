@@ -54,6 +54,7 @@ struct world_plan {
 	int cancel_in_round;
 	unsigned int pause_limit_ms;
 	unsigned int max_rounds;
+	unsigned int pause_max_ms;
 	unsigned int child_wait_ms;
 };
 
