@@ -174,7 +174,8 @@ void peer_last_words(struct peer *p)
 	int64_t deadline = deadline_in(LAST_WORDS_MS);
 	struct control_message msg;
 
-	while (!control_recv(p->fd, deadline, &msg)) {
+	while (deadline_left(deadline) &&
+	       !control_recv(p->fd, deadline, &msg)) {
 		bool last = msg.type == CONTROL_FAILED ||
 			    msg.type == CONTROL_ABORT;
 

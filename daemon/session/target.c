@@ -494,7 +494,8 @@ static void target_goodbye(struct target *t)
 	char c[256];
 
 	shutdown(t->peer.fd, SHUT_WR);
-	while (!sock_recv(t->peer.fd, c, 1, deadline))
+	while (deadline_left(deadline) &&
+	       !sock_recv(t->peer.fd, c, 1, deadline))
 		;
 }
 

@@ -257,6 +257,9 @@ int sock_recv(int fd, void *buf, size_t len, int64_t deadline)
 		if (n > 0) {
 			p += n;
 			len -= n;
+			/* who always has some more does not put it off */
+			if (len && !deadline_left(deadline))
+				return -ETIMEDOUT;
 			continue;
 		}
 		if (!n)

@@ -11,6 +11,7 @@
 #include "lib/clock.h"
 #include "lib/digest.h"
 #include "session/drive.h"
+#include "session/peer.h"
 #include "session/world.h"
 #include "tap.h"
 #include "wire/control.h"
@@ -425,6 +426,35 @@ static void test_good_frame(void)
 	}
 }
 
+/* good messages without an end where the last one is due */
+static void test_flood(void)
+{
+	Mspd__Pong pong = MSPD__PONG__INIT;
+	struct failure failure = { 0 };
+	struct peer p = { .failure = &failure };
+	int fd[2], status;
+	pid_t pid;
+
+	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd));
+	fflush(stdout);
+	pid = fork();
+	must(pid >= 0);
+	if (!pid) {
+		alarm(60);
+		close(fd[0]);
+		while (!control_send(fd[1], CONTROL_PONG, &pong.base,
+				     deadline_in(60000)))
+			;
+		_exit(0);
+	}
+	close(fd[1]);
+	p.fd = fd[0];
+	peer_last_words(&p);
+	close(fd[0]);
+	must(waitpid(pid, &status, 0) == pid);
+	ok(WIFEXITED(status), "a flood of messages does not keep us");
+}
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -433,6 +463,7 @@ int main(void)
 	test_bad_streams();
 	test_bad_frames();
 	test_good_frame();
+	test_flood();
 	world_free();
 	return tap_end();
 }
