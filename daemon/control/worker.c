@@ -17,6 +17,12 @@
 /* a guest that uses all processors must not slow down its own move */
 #define WORKER_NICE	(-10)
 
+/*
+ * A target that was told to end and hangs is ended by its SIGALRM: nothing of
+ * the guest survives that until it is on record.
+ */
+#define CANCEL_S	20
+
 struct line {
 	int fd;
 	const char *state_dir;
@@ -24,10 +30,13 @@ struct line {
 };
 
 static volatile sig_atomic_t cancel_asked;
+static volatile sig_atomic_t cancel_s;	/* 0: nothing forces it */
 
 static void on_term(int sig)
 {
 	(void)sig;
+	if (!cancel_asked && cancel_s)
+		alarm(cancel_s);
 	cancel_asked = 1;
 }
 
@@ -106,6 +115,8 @@ static int report_arriving(struct reporter *r, const char *name,
 {
 	struct line *l = r->arg;
 
+	/* Commit may follow at once: from here on it ends by itself */
+	signal(SIGALRM, SIG_IGN);
 	return registry_file_write(l->state_dir, name, uuid, pid, l->origin);
 }
 
@@ -168,7 +179,7 @@ static void become_worker(const struct server *s, const char *title, int line,
 	/* a supervisor that dies is a cancel: before commit this rolls back */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != s->pid)
-		cancel_asked = 1;
+		on_term(SIGTERM);
 	prctl(PR_SET_NAME, "mspd-worker");
 	if (setpriority(PRIO_PROCESS, 0, WORKER_NICE) < 0)
 		log_debug("no priority for the worker: %s, ignoring",
@@ -227,6 +238,7 @@ void worker_target(const struct server *s, const struct job *j, int line,
 		snprintf(cfg.cgroup_root, sizeof(cfg.cgroup_root), "%s",
 			 s->config.cgroup_root);
 	snprintf(title, sizeof(title), "mspd[from %.60s]", j->peer);
+	cancel_s = CANCEL_S;
 	become_worker(s, title, line, peer_fd);
 	l.fd = line;
 	r = target_run(peer_fd, &cfg, &rep);

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <elf.h>
 #include "lib/cleanup.h"
+#include "lib/clock.h"
 #include "state/remote_stop.h"
 #include "state/shell.h"
 
@@ -29,6 +30,9 @@ struct remote_queued {
 	bool may_fail;
 	struct remote_call call;
 };
+
+/* a call that the guest makes for itself: no file system takes so long */
+#define WAIT_S		30
 
 /* layout of the blob: code, table of calls, scratch */
 #define PAGE		4096
@@ -44,16 +48,46 @@ static pid_t tid_or_leader(const struct remote *r, pid_t tid)
 	return tid ? tid : r->leader;
 }
 
+/* does nothing but end a wait */
+static void on_timer(int sig)
+{
+	(void)sig;
+}
+
+static int timer_open(struct remote *r)
+{
+	struct sigaction act = { .sa_handler = on_timer };
+	struct sigevent ev = {
+		.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN,
+		._sigev_un._tid = gettid(),
+	};
+
+	if (sigaction(SIGRTMIN, &act, NULL) ||
+	    timer_create(CLOCK_MONOTONIC, &ev, &r->timer))
+		return -errno;
+	r->timed = true;
+	return 0;
+}
+
 int remote_wait(struct remote *r, pid_t tid, int *ret_status)
 {
-	pid_t n;
+	/* again and again: the first may come before the wait begins */
+	const struct itimerspec limit = {
+		.it_value.tv_sec = WAIT_S, .it_interval.tv_sec = 1,
+	}, none = {};
+	const int64_t begin = now_ns();
+	int err = 0;
 
-	do
-		n = waitpid(tid, ret_status, __WALL | __WNOTHREAD);
-	while (n < 0 && errno == EINTR);
+	timer_settime(r->timer, 0, &limit, NULL);
+	if (waitpid(tid, ret_status, __WALL | __WNOTHREAD) < 0)
+		err = errno;
+	timer_settime(r->timer, 0, &none, NULL);
 	r->stops++;
-	if (n < 0)
-		return errno == ECHILD ? -ESRCH : -errno;
+	/* a signal that is not the timer's wants an end, too */
+	if (err == EINTR && now_ns() - begin >= WAIT_S * NSEC_PER_SEC)
+		return -ETIMEDOUT;
+	if (err)
+		return err == ECHILD ? -ESRCH : -err;
 	return WIFSTOPPED(*ret_status) ? 0 : -ESRCH;
 }
 
@@ -441,10 +475,14 @@ int remote_open(struct remote *r, pid_t leader, int sock, int guest_sock)
 {
 	_cleanup_close_ int fd = -1;
 	void *p;
+	int err;
 
 	*r = (struct remote){ .leader = leader, .blob = -1, .sock = sock,
 			      .guest_sock = guest_sock,
 			      .code = SHELL_ADDR + SHELL_CODE };
+	err = timer_open(r);
+	if (err)
+		return err;
 	fd = memfd_create("mspd-blob", MFD_CLOEXEC);
 	if (fd < 0 || ftruncate(fd, REMOTE_BLOB_BYTES))
 		return -errno;
@@ -460,6 +498,8 @@ int remote_open(struct remote *r, pid_t leader, int sock, int guest_sock)
 
 void remote_close(struct remote *r)
 {
+	if (r->timed)
+		timer_delete(r->timer);
 	if (r->local)
 		munmap(r->local, REMOTE_BLOB_BYTES);
 	if (r->blob >= 0)

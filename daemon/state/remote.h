@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
+#include <time.h>
 
 #define REMOTE_MAX_FDS	253	/* most descriptors of one message */
 
@@ -43,6 +44,8 @@ struct remote_queued;
  * @nr_queue: how many
  * @failed: what the call that failed was for, after remote_flush()
  * @stops: stops taken so far
+ * @timer: ends a wait for a stop that does not come
+ * @timed: there is one
  */
 struct remote {
 	pid_t leader;
@@ -57,6 +60,8 @@ struct remote {
 	size_t nr_queue;
 	const char *failed;
 	unsigned long stops;
+	timer_t timer;
+	bool timed;
 };
 
 /*

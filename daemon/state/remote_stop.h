@@ -16,7 +16,11 @@ void remote_close(struct remote *r);
 /* maps the blob at @addr, away from where it was; -EEXIST if not free */
 int remote_map_blob(struct remote *r, uint64_t addr);
 
-/* waits for a stop of @tid; -ESRCH when it ended */
+/*
+ * Waits for a stop of @tid; -ESRCH when it ended, -ETIMEDOUT when it does not
+ * come, -EINTR when a signal came first. After the latter two the guest can
+ * only be given up.
+ */
 int remote_wait(struct remote *r, pid_t tid, int *ret_status);
 int remote_get_regs(pid_t tid, struct user_regs_struct *ret);
 int remote_set_regs(pid_t tid, const struct user_regs_struct *regs);

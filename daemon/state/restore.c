@@ -33,6 +33,10 @@
 #define NOFILE_ABOVE	4096	/* the socket, for descriptors on their way */
 #define REAP_TRIES	2000
 #define DESTROY_MS	5000
+/* more than a guest has; what is done for each pair stays bearable */
+#define THREADS_MAX	32768
+#define VMAS_MAX	(1U << 20)
+#define FILES_MAX	(1U << 20)
 
 int restore_fail(struct restore *r, int err, const char *check,
 		 const char *object, const char *fmt, ...)
@@ -58,26 +62,40 @@ int64_t restore_elapsed_ns(const struct restore *r, const Mspd__Process *p)
 	return elapsed > 0 ? elapsed : 0;
 }
 
+static int by_tid(const void *a, const void *b)
+{
+	const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
 /* an image from the network: what all kinds take for granted */
 static int image_valid(const Mspd__Image *img)
 {
-	size_t i, j;
+	_cleanup_free_ int32_t *tids = NULL;
 	bool leader = false;
+	size_t i;
 
 	if (img->version != 1 || !img->process || !img->maps ||
-	    !img->n_threads || img->process->pid < 2 ||
-	    maps_valid(img->maps, USER_TOP))
+	    !img->n_threads || img->n_threads > THREADS_MAX ||
+	    img->maps->n_vmas > VMAS_MAX ||
+	    (img->files && (img->files->n_files > FILES_MAX ||
+			    img->files->n_fds > FILES_MAX)) ||
+	    img->process->pid < 2 || maps_valid(img->maps, USER_TOP))
 		return -EPROTO;
+	tids = calloc(img->n_threads, sizeof(*tids));
+	if (!tids)
+		return -ENOMEM;
 	for (i = 0; i < img->n_threads; i++) {
-		const Mspd__Thread *t = img->threads[i];
-
-		if (t->tid < 2)
+		tids[i] = img->threads[i]->tid;
+		if (tids[i] < 2)
 			return -EPROTO;
-		leader |= t->tid == img->process->pid;
-		for (j = 0; j < i; j++)
-			if (img->threads[j]->tid == t->tid)
-				return -EPROTO;
+		leader |= tids[i] == img->process->pid;
 	}
+	qsort(tids, img->n_threads, sizeof(*tids), by_tid);
+	for (i = 1; i < img->n_threads; i++)
+		if (tids[i] == tids[i - 1])
+			return -EPROTO;
 	return leader ? 0 : -EPROTO;
 }
 

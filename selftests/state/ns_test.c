@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -204,6 +205,24 @@ static void test_calls(struct remote *r)
 	   "a call without a trap");
 }
 
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+/* the guest does not come back from it, and is lost for remote calls */
+static void test_hang(struct remote *r)
+{
+	struct sigaction act = { .sa_handler = on_alarm };
+	struct itimerval soon = { { 0, 100000 }, { 0, 100000 } }, none = {};
+
+	must(!sigaction(SIGALRM, &act, NULL));
+	must(!setitimer(ITIMER_REAL, &soon, NULL));
+	ok(remote_call(r, 0, __NR_pause) == -EINTR,
+	   "a signal ends the wait for a call that hangs");
+	must(!setitimer(ITIMER_REAL, &none, NULL));
+}
+
 static void test_build(void)
 {
 	struct ns_guest g = NS_GUEST_INIT;
@@ -239,6 +258,7 @@ static void test_build(void)
 	remote_reset(&r);
 	test_fds(&r);
 	test_calls(&r);
+	test_hang(&r);
 	kill(g.pid, SIGKILL);
 	waitpid(g.pid, NULL, __WALL | __WNOTHREAD);
 	ok(remote_call(&r, 0, __NR_getpid) == -ESRCH, "a dead guest is told");
