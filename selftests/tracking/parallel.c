@@ -58,6 +58,7 @@ static void see(const struct vasi_range *r, void *arg)
 	struct part *p = arg;
 	uint64_t i;
 
+	/* held for a moment by the kernel: reported in vain, and that is right */
 	if (r->reason == VASI_REASON_PINNED)
 		return;
 	for (i = 0; i < r->pages; i++)
@@ -88,9 +89,23 @@ static int join(uint64_t id)
 	return fd;
 }
 
+/* against what the guest wrote in this round */
+static void compare(const struct part *p, int round, uint64_t *missing,
+		    uint64_t *extra)
+{
+	size_t i;
+
+	for (i = 0; i < PART / PAGE; i++) {
+		bool written = (int)(i % 4) == round % 4;
+
+		*missing += written && !p->seen[i];
+		*extra += !written && p->seen[i];
+	}
+}
+
 static void rounds(struct doer *d, uint64_t arena)
 {
-	uint64_t data, twice, wrong = 0;
+	uint64_t missing = 0, extra = 0, twice = 0;
 	int i, round, bad = 0;
 
 	for (round = 0; round < 8; round++) {
@@ -102,20 +117,19 @@ static void rounds(struct doer *d, uint64_t arena)
 			must(!pthread_create(&parts[i].thread, NULL,
 					     harvest_part, &parts[i]));
 		}
-		for (i = 0, data = twice = 0; i < THREADS; i++) {
+		for (i = 0; i < THREADS; i++) {
 			pthread_join(parts[i].thread, NULL);
-			data += parts[i].tally.data;
+			compare(&parts[i], round, &missing, &extra);
 			twice += parts[i].twice;
 			bad |= parts[i].ret;
 		}
-		if (data != ARENA / PAGE / 4 || twice)
-			wrong++;
 	}
-	ok(!bad && !wrong,
+	/* what the kernel touches meanwhile is reported in vain, and is little */
+	ok(!bad && !missing && !twice && extra < 8 * ARENA / PAGE / 100,
 	   "four at a time report each page written, and each once");
-	if (wrong)
-		note("%llu rounds wrong, the last: %llu pages, %llu twice",
-		     (unsigned long long)wrong, (unsigned long long)data,
+	if (missing || extra || twice)
+		note("%llu missing, %llu not written, %llu twice",
+		     (unsigned long long)missing, (unsigned long long)extra,
 		     (unsigned long long)twice);
 }
 
