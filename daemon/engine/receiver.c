@@ -103,6 +103,11 @@ static int frame_check(struct stream *st, const struct frame_header *h)
 		return stream_fail(st, -EPROTO,
 				   "a frame of round %u when %u is applied",
 				   h->round, applied);
+	/* written by this thread alone */
+	if (h->round <= st->ended && !fault_nobarrier())
+		return stream_fail(st, -EPROTO,
+				   "a frame of round %u behind the end of it",
+				   h->round);
 	return 0;
 }
 

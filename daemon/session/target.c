@@ -293,6 +293,13 @@ static int on_final(struct target *t, const Mspd__Final *m)
 	int64_t begin = now_ns(), end;
 	int ret;
 
+	/* from here on nobody but us writes to the guest */
+	ret = receiver_status(t->receiver);
+	if (ret)
+		return target_receiver_fail(t, ret);
+	t->bytes_seen = receiver_bytes(t->receiver);
+	receiver_free(t->receiver);
+	t->receiver = NULL;
 	ret = restore_finish(t->restore, m->image);
 	if (ret < 0)
 		return target_fail(t, ret, "cannot restore the guest");
@@ -539,8 +546,8 @@ int target_run(int fd, const struct target_config *cfg, struct reporter *rep)
 	sum.stream_id = t->stream_id;
 	sum.guest_bytes = t->known ? pagemap_pages(t->known) *
 				     GUEST_PAGE_SIZE : 0;
-	if (t->receiver)
-		sum.bytes_sent = receiver_bytes(t->receiver);
+	sum.bytes_sent = t->receiver ? receiver_bytes(t->receiver) :
+				       t->bytes_seen;
 	report_phase(rep, ret ? "rolled-back" : "completed");
 	report_summary(rep, &sum);
 	target_goodbye(t);

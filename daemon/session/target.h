@@ -34,10 +34,10 @@ enum target_state {
  * @restore: the guest that is being built
  * @maps: its mappings as of the last round, NULL = none yet
  * @known: what it has
- * @receiver: data connections
+ * @receiver: data connections, until Final
  * @recorded: the supervisor's registry has it
  * @applied: last round that is in the guest
- * @bytes_seen: for supervision
+ * @bytes_seen: over data connections: for supervision, at last their sum
  */
 struct target {
 	const struct target_config *cfg;

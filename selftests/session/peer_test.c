@@ -382,15 +382,25 @@ static void test_bad_frames(void)
 	}
 }
 
-static void test_good_frame(void)
+/* the end of round 1 on its connection, behind one frame */
+static void end_frame(int fd)
 {
-	Mspd__StreamTotal total = MSPD__STREAM_TOTAL__INIT, *list[] = { &total };
 	struct frame_header end = {
 		.type = FRAME_ROUND_END, .round = 1, .seq = 1,
 		.stream_id = STREAM_ID,
 	};
-	Mspd__RoundEnd m = MSPD__ROUND_END__INIT;
 	unsigned char buf[FRAME_HEADER_BYTES];
+
+	frame_encode(buf, &end);
+	end.digest = frame_digest(buf, sizeof(buf), NULL, 0);
+	frame_encode(buf, &end);
+	must(!sock_send(fd, buf, sizeof(buf), soon()));
+}
+
+static void test_good_frame(void)
+{
+	Mspd__StreamTotal total = MSPD__STREAM_TOTAL__INIT, *list[] = { &total };
+	Mspd__RoundEnd m = MSPD__ROUND_END__INIT;
 	int fd;
 
 	for (int wrong = 0; wrong < 2; wrong++) {
@@ -400,11 +410,7 @@ static void test_good_frame(void)
 		expect(CONTROL_MAPS_DONE);
 		frame(fd, (struct frame_header){ .round = 1 },
 		      (struct vasi_range){ .start = WORLD_BASE, .pages = 1 });
-		frame_encode(buf, &end);
-		end.digest = frame_digest(buf, sizeof(buf), NULL, 0);
-		frame_encode(buf, &end);
-		end.digest = 0;
-		must(!sock_send(fd, buf, sizeof(buf), soon()));
+		end_frame(fd);
 		m.round = 1;
 		m.n_streams = 1;
 		m.streams = list;
@@ -424,6 +430,26 @@ static void test_good_frame(void)
 		}
 		close(fd);
 	}
+}
+
+static void test_late_frame(void)
+{
+	int fd;
+
+	prepare();
+	fd = data_connect(token);
+	announce(1);
+	expect(CONTROL_MAPS_DONE);
+	frame(fd, (struct frame_header){ .round = 1 },
+	      (struct vasi_range){ .start = WORLD_BASE, .pages = 1 });
+	end_frame(fd);
+	frame(fd, (struct frame_header){ .round = 1, .seq = 2 },
+	      (struct vasi_range){ .start = WORLD_BASE + WORLD_PAGE,
+				   .pages = 1 });
+	ok(told("behind the end of it") && target_gave_up("behind the end") &&
+	   world->target[0] == 0x77 && world->target[WORLD_PAGE] == 0,
+	   "a frame behind the end of its round");
+	close(fd);
 }
 
 /* good messages without an end where the last one is due */
@@ -463,6 +489,7 @@ int main(void)
 	test_bad_streams();
 	test_bad_frames();
 	test_good_frame();
+	test_late_frame();
 	test_flood();
 	world_free();
 	return tap_end();
