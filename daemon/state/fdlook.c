@@ -6,13 +6,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/magic.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include "lib/cleanup.h"
 #include "state/files.h"
+
+#define MQUEUE_MAGIC 0x19800202
 
 static int read_all(int dir, const char *path, char **ret)
 {
@@ -74,6 +78,35 @@ bool fd_info_u64(const struct fd_entry *e, const char *name, int base,
 	errno = 0;
 	*ret = strtoull(p, &end, base);
 	return end != p && !errno;
+}
+
+const char *fd_host_file_system(const struct fd_look *look,
+				const struct fd_entry *e)
+{
+	static const struct {
+		unsigned long magic;
+		const char *name;
+	} v[] = {
+		{ PROC_SUPER_MAGIC, "proc" }, { SYSFS_MAGIC, "sysfs" },
+		{ DEBUGFS_MAGIC, "debugfs" }, { TRACEFS_MAGIC, "tracefs" },
+		{ CGROUP2_SUPER_MAGIC, "cgroup2" },
+		{ CGROUP_SUPER_MAGIC, "cgroup" },
+		{ SECURITYFS_MAGIC, "securityfs" },
+		{ SELINUX_MAGIC, "selinuxfs" }, { BPF_FS_MAGIC, "bpf" },
+		{ NSFS_MAGIC, "nsfs" }, { HUGETLBFS_MAGIC, "hugetlbfs" },
+		{ MQUEUE_MAGIC, "mqueue" },
+	};
+	char path[64];
+	struct statfs fs;
+	size_t i;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", look->c->pid, e->fd);
+	if (statfs(path, &fs))
+		return NULL;
+	for (i = 0; i < ARRAY_SIZE(v); i++)
+		if ((unsigned long)fs.f_type == v[i].magic)
+			return v[i].name;
+	return NULL;
 }
 
 int fd_copy(struct fd_look *look, const struct fd_entry *e)

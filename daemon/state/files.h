@@ -86,6 +86,9 @@ const char *fd_object(const struct fd_entry *e, char *buf, size_t len);
 int fd_refuse(struct fd_look *look, const struct fd_entry *e,
 	      const char *check, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/* name of its file system if what is there is this host's kernel, else NULL */
+const char *fd_host_file_system(const struct fd_look *look,
+				const struct fd_entry *e);
 /* a copy of the descriptor in this process, or -errno; close it soon */
 int fd_copy(struct fd_look *look, const struct fd_entry *e);
 /* value of line "@name:" in fdinfo, NULL = none; ends at a newline */

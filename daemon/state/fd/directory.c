@@ -17,10 +17,15 @@ static bool match(const struct fd_entry *e)
 static int capture(struct fd_look *look, struct fd_entry *e,
 		   Mspd__OpenFile *of)
 {
+	const char *fs = fd_host_file_system(look, e);
 	_cleanup_close_ int fd = -1;
 	char path[32];
 	int r;
 
+	if (fs)
+		return fd_refuse(look, e, "fd.directory.host",
+				 "directories of %s belong to this host; close it first",
+				 fs);
 	snprintf(path, sizeof(path), "fd/%d", e->fd);
 	fd = openat(look->c->proc, path, O_PATH | O_CLOEXEC);
 	if (fd < 0)

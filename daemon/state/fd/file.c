@@ -8,14 +8,10 @@
  * systems make a file coherent when it is opened.
  */
 #include <errno.h>
-#include <linux/magic.h>
 #include <string.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 #include "lib/cleanup.h"
 #include "state/files.h"
-
-#define MQUEUE_MAGIC 0x19800202
 
 static bool match(const struct fd_entry *e)
 {
@@ -25,36 +21,6 @@ static bool match(const struct fd_entry *e)
 static bool writable(const struct fd_entry *e)
 {
 	return (e->flags & O_ACCMODE) != O_RDONLY && !(e->flags & O_PATH);
-}
-
-/* Files whose content is this host's kernel. */
-static const char *host_file_system(const struct fd_look *look,
-				    const struct fd_entry *e)
-{
-	static const struct {
-		unsigned long magic;
-		const char *name;
-	} v[] = {
-		{ PROC_SUPER_MAGIC, "proc" }, { SYSFS_MAGIC, "sysfs" },
-		{ DEBUGFS_MAGIC, "debugfs" }, { TRACEFS_MAGIC, "tracefs" },
-		{ CGROUP2_SUPER_MAGIC, "cgroup2" },
-		{ CGROUP_SUPER_MAGIC, "cgroup" },
-		{ SECURITYFS_MAGIC, "securityfs" },
-		{ SELINUX_MAGIC, "selinuxfs" }, { BPF_FS_MAGIC, "bpf" },
-		{ NSFS_MAGIC, "nsfs" }, { HUGETLBFS_MAGIC, "hugetlbfs" },
-		{ MQUEUE_MAGIC, "mqueue" },
-	};
-	char path[64];
-	struct statfs fs;
-	size_t i;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", look->c->pid, e->fd);
-	if (statfs(path, &fs))
-		return NULL;
-	for (i = 0; i < ARRAY_SIZE(v); i++)
-		if ((unsigned long)fs.f_type == v[i].magic)
-			return v[i].name;
-	return NULL;
 }
 
 static bool written_device(const struct fd_look *look, dev_t dev)
@@ -77,7 +43,7 @@ static int capture(struct fd_look *look, struct fd_entry *e,
 	char path[32];
 	int r;
 
-	fs = host_file_system(look, e);
+	fs = fd_host_file_system(look, e);
 	if (fs)
 		return fd_refuse(look, e, "fd.file.host",
 				 "files of %s belong to this host; close it first",
