@@ -44,6 +44,7 @@ static void peers_ready(void *arg, uint32_t events)
 	struct sockaddr_storage addr;
 	socklen_t len = sizeof(addr);
 	char host[INET6_ADDRSTRLEN];
+	const char *why;
 	int fd, r;
 
 	(void)events;
@@ -55,10 +56,10 @@ static void peers_ready(void *arg, uint32_t events)
 		strcpy(host, "?");
 	if (s->stopping || job_count(s, JOB_TARGET) >=
 	    s->config.max_migrations) {
-		log_warning("%s wants to send a guest, but %s", host,
-			    s->stopping ? "this daemon is stopping" :
-			    "max_migrations is reached");
-		close(fd);
+		why = s->stopping ? "this daemon is stopping" :
+				    "max_migrations is reached";
+		log_warning("%s wants to send a guest, but %s", host, why);
+		refuse_peer(&s->refusals, &s->loop, fd, -EBUSY, why);
 		return;
 	}
 	r = job_start_target(s, fd, host);
@@ -371,6 +372,7 @@ int server_run(struct server *s)
 void server_close(struct server *s)
 {
 	client_free_all(s);
+	refuse_close(&s->refusals);
 	job_free_all(s);
 	registry_close(&s->registry);
 	if (s->control_fd >= 0) {

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 #include "config.h"
 #include "control/loop.h"
+#include "control/refuse.h"
 #include "control/registry.h"
 #include "guest/guest.h"
 
@@ -36,6 +37,7 @@ struct job;
  * @control: watch of it
  * @peers_fd: listens for other hosts
  * @peers: watch of it
+ * @refusals: hosts that were told that they cannot send
  * @signal_fd: SIGTERM, SIGINT, SIGCHLD
  * @signals: watch of it
  * @timer_fd: looks again at cgroups that were busy
@@ -58,6 +60,7 @@ struct server {
 	struct watch control;
 	int peers_fd;
 	struct watch peers;
+	struct refusals refusals;
 	int signal_fd;
 	struct watch signals;
 	int timer_fd;

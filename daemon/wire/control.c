@@ -92,6 +92,16 @@ static bool content_known(const ProtobufCMessage *m)
 	return true;
 }
 
+int control_preamble_send(int fd, int64_t deadline)
+{
+	unsigned char buf[CONTROL_PREAMBLE_BYTES];
+
+	put_le32(buf, CONTROL_MAGIC);
+	put_le16(buf + 4, CONTROL_PROTO_MIN);
+	put_le16(buf + 6, CONTROL_PROTO_MAX);
+	return sock_send(fd, buf, sizeof(buf), deadline);
+}
+
 int control_preamble(int fd, int64_t deadline,
 		     struct control_versions *ret_peer)
 {
@@ -99,10 +109,7 @@ int control_preamble(int fd, int64_t deadline,
 	struct control_versions peer;
 	int ret, version;
 
-	put_le32(buf, CONTROL_MAGIC);
-	put_le16(buf + 4, CONTROL_PROTO_MIN);
-	put_le16(buf + 6, CONTROL_PROTO_MAX);
-	ret = sock_send(fd, buf, sizeof(buf), deadline);
+	ret = control_preamble_send(fd, deadline);
 	if (ret)
 		return ret;
 	ret = sock_recv(fd, buf, sizeof(buf), deadline);

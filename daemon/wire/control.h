@@ -88,6 +88,8 @@ const char *control_name(enum control_type type);
  * at all; -EPROTONOSUPPORT: other versions, @ret_peer is set */
 int control_preamble(int fd, int64_t deadline,
 		     struct control_versions *ret_peer);
+/* half of it, for who does not listen */
+int control_preamble_send(int fd, int64_t deadline);
 int control_send(int fd, enum control_type type, const ProtobufCMessage *m,
 		 int64_t deadline);
 int control_recv(int fd, int64_t deadline, struct control_message *ret);

@@ -187,6 +187,31 @@ def test_peers(d):
     require(wait_for(lambda: d.json("list", "-m")["migrations"] == []))
 
 
+@with_daemon("[mspd]\nmax_migrations = 1\n")
+def test_peer_refused(d):
+    """a host that comes while no more migrations are allowed is told so"""
+    with socket.create_connection(("127.0.0.1", d.port)):
+        require(wait_for(lambda: d.json("info")["active_target"] == 1))
+        before = open_fds(d)
+        for _ in range(40):
+            with socket.create_connection(("127.0.0.1", d.port)) as s:
+                s.settimeout(20)
+                s.sendall(b"VSIC\1\0\1\0" + b"x" * 100)
+                answer = b""
+                while data := s.recv(4096):
+                    answer += data
+            require(answer.startswith(b"VSIC"), answer)
+            require(b"max_migrations is reached" in answer, answer)
+        require(wait_for(lambda: open_fds(d) <= before))
+        # those who never close do not pile up
+        stay = [socket.create_connection(("127.0.0.1", d.port)) for _ in range(40)]
+        require(wait_for(lambda: d.log_text().count("max_migrations is") >= 80))
+        require(open_fds(d) <= before + 16)
+        for s in stay:
+            s.close()
+        require(wait_for(lambda: open_fds(d) <= before))
+
+
 def mspd(*args):
     return subprocess.run([MSPD] + list(args), capture_output=True, text=True,
                           timeout=30)
