@@ -86,6 +86,11 @@ static void proc_file(void)
 	guest_must(open("/proc/self/maps", O_RDONLY) == 0);
 }
 
+static void proc_directory(void)
+{
+	guest_must(open("/proc/self/fd", O_RDONLY | O_DIRECTORY) == 0);
+}
+
 static void locked(void)
 {
 	guest_must(open(file, O_RDWR) == 0);
@@ -219,6 +224,8 @@ static const struct {
 	{ "deleted file", deleted, "fd.file.deleted", "fd 0 (/tmp/" },
 	{ "replaced file", replaced, "fd.file.deleted", "fd 0 (/tmp/" },
 	{ "file of proc", proc_file, "fd.file.host", "fd 0 (/proc/" },
+	{ "directory of proc", proc_directory, "fd.directory.host",
+	  "fd 0 (/proc/" },
 	{ "flock", locked, "fd.lock", "fd 0 (/tmp/" },
 	{ "POSIX lock", posix_locked, "fd.lock", "fd 0 (/tmp/" },
 	{ "lease", leased, "fd.lock", "fd 0 (/tmp/" },
