@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "lib/clock.h"
+#include "lib/utf8.h"
 #include "session/children.h"
 #include "session/source.h"
 
@@ -340,6 +341,7 @@ static int commit(struct source *s)
 	snprintf(s->failure.text, sizeof(s->failure.text),
 		 "in doubt: %.300s; it had been told to take over, so the guest stays stopped and sealed here",
 		 reason);
+	utf8_repair(s->failure.text);
 	return -EINPROGRESS;
 }
 
@@ -353,6 +355,7 @@ static void tell_pause_end(struct source *s)
 	snprintf(s->failure.text, sizeof(s->failure.text),
 		 "the guest stood still for %u ms, which is as long as it may: %.300s",
 		 pause_max_ms(s), reason);
+	utf8_repair(s->failure.text);
 }
 
 int switch_over(struct source *s)

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include "lib/cleanup.h"
+#include "lib/utf8.h"
 #include "state/state.h"
 
 void finding_add(struct findings *f, enum finding_level level,
@@ -31,6 +32,9 @@ void finding_add(struct findings *f, enum finding_level level,
 		free(one.object);
 		return;
 	}
+	utf8_repair(one.text);
+	utf8_repair(one.check);
+	utf8_repair(one.object);
 	f->v[f->n++] = one;
 }
 
