@@ -12,6 +12,8 @@
 #define HARVEST_CHUNK	2048
 #define STALL_ROUNDS	3
 #define MAX_OBJECTS	4096
+/* a target that gets no data for so long is told that somebody is there */
+#define QUIET_MS	5000
 
 static int harvest_add(struct harvest *h, const struct vasi_range *r,
 		       bool compare)
@@ -349,18 +351,30 @@ static int round_end(struct source *s, const struct round_report *r)
 
 int rounds_sent(struct source *s, struct round_report *r)
 {
-	uint64_t total = sender_left(s->sender), seen = 0;
+	uint64_t total = sender_left(s->sender), seen = 0, left_seen = total;
 	int64_t stalled = deadline_in(source_reply_ms(s));
+	int64_t quiet = deadline_in(QUIET_MS);
 	int done;
 
 	while (!(done = sender_done(s->sender, &r->totals))) {
 		uint64_t moved = sender_bytes(s->sender);
+		uint64_t left = sender_left(s->sender);
 		struct control_message msg;
 		int ret;
 
-		if (moved != seen) {
+		/* what is compared and found equal makes progress, too */
+		if (moved != seen || left != left_seen)
 			stalled = deadline_in(source_reply_ms(s));
-			seen = moved;
+		if (moved != seen)
+			quiet = deadline_in(QUIET_MS);
+		seen = moved;
+		left_seen = left;
+		/* of which the target sees nothing */
+		if (!deadline_left(quiet)) {
+			ret = source_ping(s, NULL);
+			if (ret)
+				return ret;
+			quiet = deadline_in(QUIET_MS);
 		}
 		ret = peer_wait(&s->peer, sender_eventfd(s->sender), stalled);
 		if (ret < 0)
@@ -375,8 +389,7 @@ int rounds_sent(struct source *s, struct round_report *r)
 			continue;
 		}
 		if (!ret)
-			report_progress(s->rep, r->round, total,
-					sender_left(s->sender), r,
+			report_progress(s->rep, r->round, total, left, r,
 					policy_goodput(s->history, s->rounds),
 					r->decision.predicted_ns);
 	}
