@@ -234,6 +234,16 @@ int fileid_capture(const char *path, int fd, enum fileid_content content,
 	return 0;
 }
 
+int fileid_still(const Mspd__FileId *id, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	return (uint64_t)st.st_size == id->size &&
+	       ts_ns(&st.st_mtim) == id->mtime_ns;
+}
+
 __attribute__((format(printf, 4, 5)))
 static int because(char *why, size_t len, int err, const char *fmt, ...)
 {

@@ -31,6 +31,8 @@ enum fileid_content {
  */
 int fileid_capture(const char *path, int fd, enum fileid_content content,
 		   Mspd__FileId **ret);
+/* 1: the file of @fd (O_PATH is enough) has still the size and time of @id */
+int fileid_still(const Mspd__FileId *id, int fd);
 /*
  * Does @id->path lead to the same file here? 0, or -errno with a line for the
  * operator in @why. -ENOENT: no such file, -ESTALE: another one.

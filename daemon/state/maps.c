@@ -533,11 +533,44 @@ static int maps_check(struct capture *c)
 	return r;
 }
 
+/*
+ * Pages that the guest never wrote are those of the target's file, which was
+ * compared with the file here as it was in the beginning.
+ */
+static int file_still(struct capture *c, const struct mapped_file *v)
+{
+	const struct map_text *t = &c->maps->last;
+	_cleanup_close_ int fd = -1;
+	size_t i;
+	int r;
+
+	for (i = 0; i < t->n; i++)
+		if (t->v[i].dev == v->dev && t->v[i].ino == v->ino)
+			break;
+	if (i == t->n || !v->id || v->id->deleted)
+		return 0;
+	fd = open_mapped(c, &t->v[i], O_PATH);
+	/* it has lost its name since, and cannot be opened without one */
+	if (fd == -ENOENT)
+		return 0;
+	r = fd < 0 ? fd : fileid_still(v->id, fd);
+	if (r < 0)
+		return r;
+	if (!r)
+		refuse(c, &t->v[i], "vma.file",
+		       "is of a file that was changed during the migration");
+	return 0;
+}
+
 static int maps_capture_image(struct capture *c, enum capture_when when,
 			      Mspd__Image *img)
 {
-	(void)when;
-	return maps_capture(c, &img->maps);
+	size_t i;
+	int r = maps_capture(c, &img->maps);
+
+	for (i = 0; !r && when == CAPTURE_FINAL && i < c->maps->nr_files; i++)
+		r = file_still(c, &c->maps->files[i]);
+	return r;
 }
 
 const struct resource resource_maps = {

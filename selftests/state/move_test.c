@@ -176,6 +176,42 @@ static void test_guest(const char *guest, int hops, int fail_at,
 	end(dir, m.pid, &g);
 }
 
+static void change_file(void *arg)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/kept", (const char *)arg);
+	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	must(fd >= 0 && write(fd, "x", 1) == 1);
+	close(fd);
+}
+
+/* a mapped file that is another one than was compared with the target's */
+static void test_file_changed(void)
+{
+	struct move m = { .access = move_access(), .rounds = 1,
+			  .cgroup = next_cgroup(),
+			  .before_switch = change_file };
+	struct ns_guest g = NS_GUEST_INIT;
+	bool named = false;
+	char dir[64];
+	int r = 0;
+
+	if (start("memory", dir, &g)) {
+		m.pid = g.pid;
+		m.arg = dir;
+		r = move_guest(&m);
+	}
+	for (size_t i = 0; i < m.findings.n; i++)
+		named |= strstr(m.findings.v[i].text, "was changed") &&
+			 strstr(m.findings.v[i].object, "kept");
+	if (!ok(r < 0 && named, "a mapped file that changes is named"))
+		move_print(&m);
+	findings_clear(&m.findings);
+	end(dir, g.pid, &g);
+}
+
 /* who may not be moved is named before anything is touched */
 static void test_refused(void)
 {
@@ -242,6 +278,7 @@ int main(int argc, char **argv)
 		/* what was given up is in nobody's way */
 		test_guest("trap", 1, 0, false);
 		test_guest("clocks", module ? 3 : 1, 0, true);
+		test_file_changed();
 	}
 	rmdir(dirname((char *)move_cgroup("x")));
 	return tap_end();
