@@ -264,11 +264,13 @@ static void name_culprit(struct vasi_park *park, struct vasi_suspend *cmd,
 			 u32 pass, struct pid_namespace *ns)
 {
 	struct task_struct *t = park->task;
+	/* found by this look or the one before: it had no time to stop */
+	bool late = park->pass > 2 && park->pass + 1 >= pass;
 
 	BUILD_BUG_ON(sizeof(cmd->out_comm) < TASK_COMM_LEN);
 	rcu_read_lock();
 	cmd->out_tid = task_pid_nr_ns(t, ns);
-	cmd->out_reason = holdup(t, cmd->flags, pass > 2 && park->pass == pass);
+	cmd->out_reason = holdup(t, cmd->flags, late);
 	rcu_read_unlock();
 	strscpy_pad((char *)cmd->out_comm, t->comm, sizeof(cmd->out_comm));
 }
@@ -278,6 +280,12 @@ static bool all_parked(struct vasi_suspension *susp)
 	return READ_ONCE(susp->nr_parked) >= READ_ONCE(susp->nr_queued);
 }
 
+/*
+ * The threads are looked at before the processes are walked: a thread that
+ * makes another and parks then is either seen before it has parked, or the walk
+ * comes after and finds what it made. So all is quiet when first no thread is
+ * missing and then none is found.
+ */
 static int park_all(struct vasi_stream *s, struct vasi_suspend *cmd,
 		    struct pid_namespace *ns, u32 *ret_passes)
 {
@@ -289,15 +297,23 @@ static int park_all(struct vasi_stream *s, struct vasi_suspend *cmd,
 
 	for (pass = 1;; pass++) {
 		*ret_passes = pass;
-		found = queue_pass(s, pass);
-		if (found < 0)
-			return found;
 		late = straggler(s, cmd->flags, &threads);
+		found = queue_pass(s, pass);
+		/* the walk is cut short by it, and may have missed threads */
+		if (found >= 0 && fatal_signal_pending(current))
+			found = -EINTR;
+		if (found < 0) {
+			if (late)
+				park_put(late);
+			return found;
+		}
 		if (!late && !found) {
 			cmd->out_threads = threads;
 			return threads ? 0 : -ESRCH;
 		}
 		if (ktime_after(ktime_get(), end)) {
+			if (!late)
+				late = straggler(s, cmd->flags, &threads);
 			if (late) {
 				name_culprit(late, cmd, pass, ns);
 				park_put(late);
@@ -310,8 +326,6 @@ static int park_all(struct vasi_stream *s, struct vasi_suspend *cmd,
 			park_put(late);
 		/* who stops otherwise than by parking does not tell: look */
 		wait_event_killable_timeout(susp->progress, all_parked(susp), 1);
-		if (fatal_signal_pending(current))
-			return -EINTR;
 	}
 }
 
