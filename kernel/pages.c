@@ -264,9 +264,9 @@ static int vasi_xfer_run(struct vasi_xfer *x, struct vasi_pages *c,
 			return -EFAULT;
 		if (ret == -EINTR || ret == -ENOENT)
 			return ret;
-		/* the guest unmapped it, or has it nowhere readable */
+		/* -EFAULT: the guest unmapped it, or has it nowhere readable */
 		if (ret)
-			return i ? 0 : -EFAULT;
+			return i ? 0 : ret;
 		if (vec[i].kind == VASI_KIND_DATA)
 			c->out_bytes += vec[i].pages << PAGE_SHIFT;
 		c->out_count++;
