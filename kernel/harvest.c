@@ -77,9 +77,8 @@ static void vasi_walk_count(struct vasi_walk *w)
 			vasi_count(w->s, i, w->n[i]);
 }
 
-/* the first address from @addr that something is mapped at, or @end */
-static unsigned long vasi_next_table(struct mm_struct *mm, unsigned long addr,
-				     unsigned long end, pmd_t **ret_pmd)
+unsigned long vasi_next_table(struct mm_struct *mm, unsigned long addr,
+			      unsigned long end, pmd_t **ret_pmd)
 {
 	while (addr < end) {
 		pgd_t *pgd = pgd_offset(mm, addr);

@@ -51,6 +51,17 @@ bool vasi_walk_room(struct vasi_walk *w, unsigned long addr, u8 kind, u8 shift);
 void vasi_walk_emit(struct vasi_walk *w, unsigned long addr,
 		    unsigned long pages, u8 kind, u8 shift, u32 reason);
 
+/* harvest.c: the first address from @addr that has a page table, or @end */
+unsigned long vasi_next_table(struct mm_struct *mm, unsigned long addr,
+			      unsigned long end, pmd_t **ret_pmd);
+/*
+ * walk.c: marks the anonymous folios of [@addr, @end) dirty, or only (@all
+ * false) those that reclaim would drop if nothing were dirty. The caller keeps
+ * the page tables from being freed.
+ */
+void vasi_walk_keep(struct mm_struct *mm, unsigned long addr, unsigned long end,
+		    bool all);
+
 /*
  * walk.c: looks at [*@addr, @end), all in what @pmd maps, and moves *@addr on.
  * 0; -ENOSPC: no room for what is at *@addr; -EAGAIN: @pmd maps nothing.

@@ -6,14 +6,23 @@
  * migration, ...) clears it before and after the page tables change: before
  * alone would lose what a harvest within the window set; after alone would let
  * a harvest within the window see an entry whose dirty bit the event has
- * already taken, with the bit still set.
+ * already taken, with the bit still set. In between no bit stays set.
+ *
+ * A page whose dirty bit was taken looks never written to reclaim, which drops
+ * such a page without swap after MADV_FREE, and MADV_FREE may have come before
+ * the write, or from a child that shares the page. The notifier is told before
+ * reclaim looks and marks the page dirty; once there is no notifier, all pages
+ * have to be.
  */
+#include <linux/hugetlb.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
 #include <linux/mmu_notifier.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "harvest.h"
 #include "track.h"
 #include "vasi_private.h"
 
@@ -163,21 +172,19 @@ void vasi_tracker_prune(struct vasi_tracker *t, unsigned long start,
 	}
 }
 
-static void vasi_notifier_event(struct mmu_notifier *mn,
+/* content and dirty bits stay */
+static bool vasi_notifier_ignores(const struct mmu_notifier_range *range)
+{
+	return range->event == MMU_NOTIFY_PROTECTION_VMA ||
+	       range->event == MMU_NOTIFY_PROTECTION_PAGE ||
+	       range->event == MMU_NOTIFY_SOFT_DIRTY;
+}
+
+static void vasi_notifier_event(struct vasi_stream *s,
 				const struct mmu_notifier_range *range)
 {
-	struct vasi_stream *s = vasi_notifier_stream(mn);
 	struct vasi_tracker *t;
 
-	switch (range->event) {
-	case MMU_NOTIFY_PROTECTION_VMA:
-	case MMU_NOTIFY_PROTECTION_PAGE:
-	case MMU_NOTIFY_SOFT_DIRTY:
-		/* content and dirty bits stay */
-		return;
-	default:
-		break;
-	}
 	if (range->start >= range->end)
 		return;
 	rcu_read_lock();
@@ -192,8 +199,30 @@ static void vasi_notifier_event(struct mmu_notifier *mn,
 static int vasi_notifier_start(struct mmu_notifier *mn,
 			       const struct mmu_notifier_range *range)
 {
-	vasi_notifier_event(mn, range);
+	struct vasi_stream *s = vasi_notifier_stream(mn);
+
+	if (vasi_notifier_ignores(range))
+		return 0;
+	/* pairs with vasi_bit_sent(); clearing begins with a barrier */
+	atomic_inc(&s->events_running);
+	vasi_notifier_event(s, range);
+	/* reclaim unmaps a folio at a time; the lock it holds keeps the tables */
+	if (range->event == MMU_NOTIFY_CLEAR &&
+	    range->end - range->start <= PMD_SIZE)
+		vasi_walk_keep(s->mm, range->start, range->end, false);
 	return 0;
+}
+
+static void vasi_notifier_end(struct mmu_notifier *mn,
+			      const struct mmu_notifier_range *range)
+{
+	struct vasi_stream *s = vasi_notifier_stream(mn);
+
+	if (vasi_notifier_ignores(range))
+		return;
+	vasi_notifier_event(s, range);
+	smp_mb__before_atomic();
+	atomic_dec(&s->events_running);
 }
 
 static void vasi_notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
@@ -206,7 +235,7 @@ static void vasi_notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
 
 static const struct mmu_notifier_ops vasi_notifier_ops = {
 	.invalidate_range_start = vasi_notifier_start,
-	.invalidate_range_end = vasi_notifier_event,
+	.invalidate_range_end = vasi_notifier_end,
 	.release = vasi_notifier_release,
 };
 
@@ -216,8 +245,32 @@ int vasi_notifier_register(struct vasi_stream *s)
 	return mmu_notifier_register(&s->notifier, s->mm);
 }
 
+/* the guest lives on without the notifier */
+static void vasi_keep_all(struct vasi_stream *s)
+{
+	struct vm_area_struct *vma;
+
+	if (!atomic64_read(&s->count[VASI_COUNT_HARVESTS]) ||
+	    !mmget_not_zero(s->mm))
+		return;
+	mmap_read_lock(s->mm);
+	{
+		VMA_ITERATOR(vmi, s->mm, 0);
+
+		for_each_vma(vmi, vma) {
+			if (!vma->anon_vma || is_vm_hugetlb_page(vma))
+				continue;
+			vasi_walk_keep(s->mm, vma->vm_start, vma->vm_end, true);
+			cond_resched();
+		}
+	}
+	mmap_read_unlock(s->mm);
+	mmput(s->mm);
+}
+
 void vasi_notifier_unregister(struct vasi_stream *s)
 {
+	vasi_keep_all(s);
 	WRITE_ONCE(s->notifier_off, true);
 	mmu_notifier_unregister(&s->notifier, s->mm);
 }

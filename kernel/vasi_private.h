@@ -79,6 +79,7 @@ struct vasi_memobj {
  * @dead: the mm was released, or is not the guest's any more
  * @execed: ... by an exec
  * @notifier: from attach to the end
+ * @events_running: events between their start and their end
  * @notifier_off: the release that comes is of our own doing
  * @gone_work: the part of the guest's end that needs @lock
  * @bytes_left: progress as told
@@ -110,6 +111,7 @@ struct vasi_stream {
 	bool execed;
 	bool notifier_off;
 	struct mmu_notifier notifier;
+	atomic_t events_running;
 	struct work_struct gone_work;
 	u64 bytes_left;
 	struct vasi_tracker __rcu *tracker;

@@ -93,9 +93,12 @@ static bool vasi_folio_pinned(struct folio *folio)
 /*
  * A write through get_user_pages() leaves its trace in the folio. A folio of
  * KSM is never written in place, and keeps the flag for its own reasons.
+ * Asked after vasi_folio_pinned(), so that no writer is between the two.
  */
 static bool vasi_folio_written(struct folio *folio)
 {
+	/* who writes sets the flag before the reference is dropped */
+	smp_rmb();
 	return folio_test_dirty(folio) && !PageKsm(&folio->page);
 }
 
@@ -138,9 +141,18 @@ static u32 vasi_bit_reason(struct vasi_chunk *chunk, unsigned int i)
 					  VASI_REASON_FIRST;
 }
 
-static void vasi_bit_sent(struct vasi_chunk *chunk, unsigned int i)
+/*
+ * While an event is under way the page stays to be told again: the event may
+ * take the dirty bit of a later write with it, and end after the last harvest.
+ */
+static void vasi_bit_sent(struct vasi_walk *w, struct vasi_chunk *chunk,
+			  unsigned int i)
 {
 	set_bit(i, chunk->sent);
+	/* pairs with vasi_notifier_start(): counted first, cleared then */
+	smp_mb__after_atomic();
+	if (atomic_read(&w->s->events_running))
+		clear_bit(i, chunk->sent);
 	if (!test_bit(i, chunk->seen))
 		set_bit(i, chunk->seen);
 	if (test_bit(i, chunk->marked))
@@ -245,13 +257,13 @@ static bool vasi_walk_pte(struct vasi_walk *w, struct vasi_chunk *chunk,
 		reason |= VASI_REASON_SHADOW;
 	} else if (look.folio) {
 		dirty = pte_dirty(pte);
-		written = vasi_folio_written(look.folio);
 		if (dirty)
 			reason |= VASI_REASON_DIRTY;
-		if (written)
-			reason |= VASI_REASON_FOLIO;
 		if (vasi_folio_pinned(look.folio))
 			reason |= VASI_REASON_PINNED;
+		written = vasi_folio_written(look.folio);
+		if (written)
+			reason |= VASI_REASON_FOLIO;
 	}
 	if (!reason)
 		return true;
@@ -260,7 +272,7 @@ static bool vasi_walk_pte(struct vasi_walk *w, struct vasi_chunk *chunk,
 	if (dirty || written)
 		vasi_take_pte(w, chunk, table, i, look.folio, dirty);
 	if (!look.moving)
-		vasi_bit_sent(chunk, i);
+		vasi_bit_sent(w, chunk, i);
 	vasi_walk_emit(w, addr, 1, look.kind, PAGE_SHIFT, reason);
 	return true;
 }
@@ -339,7 +351,7 @@ static int vasi_walk_bits(struct vasi_walk *w, struct vasi_chunk *chunk,
 		if (!vasi_walk_room(w, *addr, look->kind, PMD_SHIFT))
 			return -ENOSPC;
 		if (!look->moving)
-			vasi_bit_sent(chunk, i);
+			vasi_bit_sent(w, chunk, i);
 		vasi_walk_emit(w, *addr, 1, look->kind, PMD_SHIFT, reason);
 	}
 	return 0;
@@ -363,7 +375,7 @@ static void vasi_walk_whole(struct vasi_walk *w, struct vasi_chunk *chunk,
 	}
 	for (i = 0; i < VASI_CHUNK_PAGES; i++) {
 		if (i >= first && i <= last)
-			vasi_bit_sent(chunk, i);
+			vasi_bit_sent(w, chunk, i);
 		else if (take)
 			clear_bit(i, chunk->sent);
 	}
@@ -392,10 +404,10 @@ static int vasi_walk_huge(struct vasi_walk *w, struct vm_area_struct *vma,
 	if (look.folio) {
 		if (pmd_dirty(val))
 			reason |= VASI_REASON_DIRTY;
-		if (vasi_folio_written(look.folio))
-			reason |= VASI_REASON_FOLIO;
 		if (vasi_folio_pinned(look.folio))
 			reason |= VASI_REASON_PINNED;
+		if (vasi_folio_written(look.folio))
+			reason |= VASI_REASON_FOLIO;
 	}
 	if (!reason) {
 		ret = vasi_walk_bits(w, chunk, &look, addr, end);
@@ -424,4 +436,75 @@ int vasi_walk_slot(struct vasi_walk *w, struct vm_area_struct *vma, pmd_t *pmd,
 	if (!pmd_present(val) || pmd_trans_huge(val) || pmd_devmap(val))
 		return vasi_walk_huge(w, vma, pmd, chunk, addr, end);
 	return vasi_walk_table(w, pmd, chunk, addr, end);
+}
+
+static void vasi_keep_folio(struct folio *folio, bool all)
+{
+	if (folio && (all || !folio_test_swapbacked(folio)) &&
+	    !folio_test_dirty(folio))
+		folio_mark_dirty(folio);
+}
+
+/* false: something else is mapped by now */
+static bool vasi_keep_huge(struct mm_struct *mm, pmd_t *pmd, bool all)
+{
+	spinlock_t *ptl = pmd_lock(mm, pmd);
+	pmd_t val = READ_ONCE(*pmd);
+	bool huge = pmd_present(val) && pmd_trans_huge(val);
+
+	if (huge && PageAnon(pmd_page(val)))
+		vasi_keep_folio(page_folio(pmd_page(val)), all);
+	spin_unlock(ptl);
+	return huge;
+}
+
+/* false: something else is mapped by now */
+static bool vasi_keep_table(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+			    unsigned long end, bool all)
+{
+	spinlock_t *ptl;	/* of the page table, held over the walk */
+	pte_t *table;
+	pmd_t val;
+
+	rcu_read_lock();
+	val = READ_ONCE(*pmd);
+	if (!pmd_present(val) || pmd_trans_huge(val) || pmd_devmap(val)) {
+		rcu_read_unlock();
+		return false;
+	}
+	ptl = pte_lockptr(mm, &val);
+	spin_lock(ptl);
+	if (pmd_val(READ_ONCE(*pmd)) != pmd_val(val)) {
+		spin_unlock(ptl);
+		rcu_read_unlock();
+		return false;
+	}
+	rcu_read_unlock();
+	table = pte_offset_kernel(&val, addr & PMD_MASK);
+	for (; addr < end; addr += PAGE_SIZE)
+		vasi_keep_folio(vasi_look_pte(ptep_get(table +
+						       pte_index(addr))).folio,
+				all);
+	spin_unlock(ptl);
+	return true;
+}
+
+void vasi_walk_keep(struct mm_struct *mm, unsigned long addr, unsigned long end,
+		    bool all)
+{
+	while (addr < end) {
+		unsigned long next;
+		pmd_t *pmd = NULL;
+		pmd_t val;
+
+		addr = vasi_next_table(mm, addr, end, &pmd);
+		if (addr >= end)
+			return;
+		next = pmd_addr_end(addr, end);
+		val = READ_ONCE(*pmd);
+		if (pmd_none(val) || !pmd_present(val) || pmd_devmap(val) ||
+		    (pmd_trans_huge(val) ? vasi_keep_huge(mm, pmd, all) :
+		     vasi_keep_table(mm, pmd, addr, next, all)))
+			addr = next;
+	}
 }
