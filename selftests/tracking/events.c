@@ -258,6 +258,20 @@ static void swapping(void)
 	DO(ADVISE, a, 16, MADV_PAGEOUT);
 	must(!harvest(guest.fd, low, high, NULL, NULL, NULL));
 	ok(DO(READ, a, 1, 0) == 100, "swapped in by a read");
+
+	/*
+	 * The kernel makes pages lazily free in batches of 15: these are when
+	 * they have been written and reported, and nothing else tells the write.
+	 */
+	a = fresh(HUGE, MADV_NOHUGEPAGE);
+	must(!settle(guest.fd, low, high));
+	DO(ADVISE, a, 8, MADV_FREE);
+	DO(WRITE, a, 8, 100);
+	must(!harvest(guest.fd, low, high, NULL, NULL, NULL));
+	DO(ADVISE, a + 64 * PAGE, 64, MADV_FREE);
+	DO(ADVISE, a, 8, MADV_PAGEOUT);
+	ok(DO(READ, a, 8, 0) == 8 * 100 + 28,
+	   "MADV_FREE, a write and a harvest keep the content");
 	swap_off();
 }
 
