@@ -55,6 +55,16 @@ static bool park_wanted(struct vasi_suspension *susp, u64 gen)
 	return READ_ONCE(susp->active) && READ_ONCE(susp->gen) == gen;
 }
 
+/*
+ * On its way out by a signal, or by an exec of another thread: the SIGKILL that
+ * would wake it may have been taken already, so it must not wait.
+ */
+static bool is_killed(void)
+{
+	return READ_ONCE(current->signal->flags) & SIGNAL_GROUP_EXIT ||
+	       READ_ONCE(current->signal->group_exec_task);
+}
+
 /* the task work, in the thread that is to be parked */
 static void park_func(struct callback_head *work)
 {
@@ -69,8 +79,8 @@ static void park_func(struct callback_head *work)
 	 * A thread that exits must not be held up, it may be in the middle of
 	 * giving things back. One that has another memory has called exec.
 	 */
-	if (!(current->flags & PF_EXITING) && current->mm == susp->mm &&
-	    park_wanted(susp, park->gen)) {
+	if (!(current->flags & PF_EXITING) && !is_killed() &&
+	    current->mm == susp->mm && park_wanted(susp, park->gen)) {
 		if (!(current->flags & VASI_PF_WORKER))
 			vasi_thread_capture(&park->cap);
 		park->cap.fixup = fixup;
@@ -203,12 +213,25 @@ bool vasi_park_in_vfork(struct vasi_suspension *susp, struct task_struct *task)
 	return false;
 }
 
+/*
+ * Does @t stay where it is stopped? A traced one may be at the entry of a system
+ * call, and runs all of it before it comes to its work: on the source, where
+ * what it does then would be lost. On the target the tracer is the mover.
+ */
+static bool is_held(struct vasi_stream *s, struct task_struct *t, u32 flags)
+{
+	if (flags & VASI_SUSPEND_PARKED)
+		return false;
+	return task_is_stopped(t) ||
+	       (s->service == VASI_SERVICE_TARGET && task_is_traced(t));
+}
+
 /* Why @t does not stop. RCU held. */
-static u32 holdup(struct task_struct *t, u32 flags, bool late)
+static u32 holdup(struct task_struct *t, bool late)
 {
 	struct task_struct *p;
 
-	if ((flags & VASI_SUSPEND_PARKED) && task_is_stopped_or_traced(t))
+	if (task_is_stopped_or_traced(t))
 		return VASI_HOLDUP_STOPPED;
 	for_each_process(p)
 		if (READ_ONCE(p->vfork_done) &&
@@ -242,9 +265,7 @@ static struct vasi_park *straggler(struct vasi_stream *s, u32 flags,
 		 */
 		if (READ_ONCE(t->mm) != s->mm)
 			continue;
-		if (park->state == VASI_PARK_PARKED ||
-		    (!(flags & VASI_SUSPEND_PARKED) &&
-		     task_is_stopped_or_traced(t)) ||
+		if (park->state == VASI_PARK_PARKED || is_held(s, t, flags) ||
 		    vasi_park_in_vfork(susp, t)) {
 			threads += !(t->flags & VASI_PF_WORKER);
 			continue;
@@ -270,7 +291,7 @@ static void name_culprit(struct vasi_park *park, struct vasi_suspend *cmd,
 	BUILD_BUG_ON(sizeof(cmd->out_comm) < TASK_COMM_LEN);
 	rcu_read_lock();
 	cmd->out_tid = task_pid_nr_ns(t, ns);
-	cmd->out_reason = holdup(t, cmd->flags, late);
+	cmd->out_reason = holdup(t, late);
 	rcu_read_unlock();
 	strscpy_pad((char *)cmd->out_comm, t->comm, sizeof(cmd->out_comm));
 }

@@ -124,8 +124,8 @@ void vasi_thread_capture(struct vasi_capture *cap)
 	cap->syscall = syscall_get_nr(current, regs);
 	if (cap->syscall == -1)
 		cap->where = VASI_WHERE_USER;
-	else if (cap->syscall == __NR_io_uring_enter &&
-		 regs->ax == (unsigned long)-ENOSYS)
+	else if (regs->ax == (unsigned long)-ENOSYS)
+		/* what the entry puts there: in io_uring, or for a tracer */
 		cap->where = VASI_WHERE_IN_SYSCALL;
 	else
 		cap->where = VASI_WHERE_SYSCALL;

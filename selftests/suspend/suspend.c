@@ -550,7 +550,12 @@ static void test_traced(void)
 	must(!ptrace(PTRACE_INTERRUPT, pid, 0, 0));
 	must(waitpid(pid, &status, __WALL) == pid);
 	n = page->count[0];
-	ok(!suspend(fd), "a thread in a ptrace stop counts as suspended");
+	ok(suspend_with(fd, 0, 100, &s) == -ETIMEDOUT &&
+	   s.out_reason == VASI_HOLDUP_STOPPED && s.out_tid == pid,
+	   "a thread in a ptrace stop does not count on the source");
+	close(fd);
+	must(!vasi_attach_as(pid, VASI_SERVICE_TARGET, 1, &fd));
+	ok(!suspend(fd), "on the target it counts as suspended");
 	ok(suspend_with(fd, VASI_SUSPEND_PARKED, 100, &s) == -ETIMEDOUT &&
 	   s.out_reason == VASI_HOLDUP_STOPPED && s.out_tid == pid,
 	   "but not as parked, and is named");

@@ -408,7 +408,7 @@ struct vasi_pages {
 #define VASI_HOLDUP_VFORK	2 /* waits for a vforked child */
 #define VASI_HOLDUP_RUNNING	3 /* did not come to the kernel in time */
 #define VASI_HOLDUP_STORM	4 /* threads are born faster than stopped */
-#define VASI_HOLDUP_STOPPED	5 /* stopped or traced, with ..._PARKED */
+#define VASI_HOLDUP_STOPPED	5 /* stopped or traced, and must not be */
 
 /**
  * struct vasi_suspend - ioctl(VASI_SUSPEND): stop every thread of the guest
@@ -424,9 +424,11 @@ struct vasi_pages {
  * @__reserved: must be 0
  *
  * Stops all threads of all processes that share the guest's memory. Each
- * thread captures its own registers. A stopped or traced thread counts as
- * suspended (it parks before its next user instruction) unless
- * VASI_SUSPEND_PARKED asks for all threads to be parked. When the deadline
+ * thread captures its own registers. A stopped thread counts as suspended (it
+ * parks before its next user instruction), on the target a traced one as well,
+ * unless VASI_SUSPEND_PARKED asks for all threads to be parked. On the source a
+ * traced thread does not: its tracer may hold it before a system call, which it
+ * makes before it parks. When the deadline
  * passes everything that was stopped runs on. Suspending a suspended guest
  * checks again and succeeds.
  *
@@ -592,7 +594,7 @@ struct vasi_rec_process {
 #define VASI_WHERE_RUNNING	0 /* not suspended: registers are missing */
 #define VASI_WHERE_USER		1 /* in user code */
 #define VASI_WHERE_SYSCALL	2 /* leaving a system call */
-#define VASI_WHERE_IN_SYSCALL	3 /* parked inside one (io_uring) */
+#define VASI_WHERE_IN_SYSCALL	3 /* in one (io_uring, tracer), or ENOSYS */
 #define VASI_WHERE_STOPPED	4 /* stopped or traced: registers missing */
 #define VASI_WHERE_VFORK	5 /* waits for a vforked child */
 
