@@ -366,7 +366,9 @@ static int vasi_attach_old(struct vasi_open *o, struct vasi_attach *a)
 		vasi_stream_put(s);
 		return -EINTR;
 	}
-	if (s->ended)
+	if (s->mm == current->mm || s->pid == task_tgid(current))
+		ret = -EINVAL;
+	else if (s->ended)
 		ret = -ENOENT;
 	else if (a->flags & VASI_ATTACH_SEALED && (!s->sealed || s->nr_opens))
 		ret = -EBUSY;
@@ -657,18 +659,24 @@ static void vasi_kill_sharers(struct mm_struct *mm)
 	rcu_read_unlock();
 }
 
-/* all of it: the release of the memory starts before its pages are freed */
+/*
+ * All of it: the release of the memory starts before its pages are freed.
+ * Threads that a tracer has not waited for stay in the group, but have ended.
+ */
 static bool vasi_guest_ended(struct vasi_stream *s)
 {
-	struct task_struct *leader;
-	bool ended;
+	struct task_struct *leader, *t;
+	bool ended = true;
 
 	if (!READ_ONCE(s->dead))
 		return false;
+	if (READ_ONCE(s->execed))
+		return true;
 	rcu_read_lock();
 	leader = pid_task(s->pid, PIDTYPE_TGID);
-	ended = !leader || READ_ONCE(s->execed) ||
-		(READ_ONCE(leader->exit_state) && thread_group_empty(leader));
+	if (leader)
+		for_each_thread(leader, t)
+			ended &= !!READ_ONCE(t->exit_state);
 	rcu_read_unlock();
 	return ended;
 }
@@ -677,6 +685,8 @@ static int vasi_wait_ended(struct vasi_stream *s, u32 deadline_ms)
 {
 	unsigned long end = jiffies + msecs_to_jiffies(deadline_ms);
 
+	/* after an exec others may have the memory still */
+	vasi_kill_sharers(s->mm);
 	while (!vasi_guest_ended(s)) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
@@ -710,10 +720,13 @@ static int vasi_stream_destroy(struct vasi_stream *s, u32 deadline_ms, bool mine
 		return ret;
 
 	ret = vasi_wait_ended(s, deadline_ms);
-	if (ret)
-		return ret;
-
 	mutex_lock(&s->lock);
+	if (ret) {
+		/* an end that comes now is the guest's own */
+		s->destroying = false;
+		mutex_unlock(&s->lock);
+		return ret;
+	}
 	if (s->ended) {
 		/* another destroy or the last close was faster */
 		mutex_unlock(&s->lock);
