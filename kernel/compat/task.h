@@ -9,6 +9,7 @@
 #include <linux/perf_event.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/uaccess.h>
 #include <linux/version.h>
 #include <asm/prctl.h>
 
@@ -83,12 +84,17 @@ struct vasi_sem_undo_list {
 	struct list_head list_proc;
 };
 
+/* A thread that exits frees it: then the answer is stale, but must not fault */
 static inline bool vasi_has_sem_undo(struct task_struct *t)
 {
 	struct vasi_sem_undo_list *list;
+	struct list_head *first;
 
 	list = (struct vasi_sem_undo_list *)READ_ONCE(t->sysvsem.undo_list);
-	return list && !list_empty(&list->list_proc);
+	return list &&
+	       !copy_from_kernel_nofault(&first, &list->list_proc.next,
+					 sizeof(first)) &&
+	       first != &list->list_proc;
 }
 
 /* restart_block.futex.flags, private to kernel/futex, renumbered in 6.7 */
