@@ -17,7 +17,10 @@ enum { VASI_MCGRP_STATE_NR };
 static struct genl_family vasi_family;
 
 static const struct genl_multicast_group vasi_mcgrps[] = {
-	[VASI_MCGRP_STATE_NR] = { .name = VASI_MCGRP_STATE },
+	[VASI_MCGRP_STATE_NR] = {
+		.name = VASI_MCGRP_STATE,
+		.flags = GENL_MCAST_CAP_NET_ADMIN,
+	},
 };
 
 static const struct nla_policy vasi_stream_policy[] = {
@@ -84,7 +87,14 @@ static int put_stream(struct sk_buff *skb, u32 portid, u32 seq, int flags,
 	return 0;
 }
 
+/* the same capability as for what the device tells of it */
+static bool may_see(const struct sk_buff *skb, struct vasi_stream *s)
+{
+	return netlink_ns_capable(skb, s->mm->user_ns, CAP_SYS_PTRACE);
+}
+
 struct vasi_lookup {
+	const struct sk_buff *skb;
 	u64 id;
 	u32 service;
 	struct vasi_stream *found;
@@ -94,16 +104,17 @@ static int match_stream(struct vasi_stream *s, void *arg)
 {
 	struct vasi_lookup *l = arg;
 
-	if (s->id != l->id || s->service != l->service)
+	if (s->id != l->id || s->service != l->service || !may_see(l->skb, s))
 		return 0;
 	l->found = vasi_stream_get(s);
 	return 1;
 }
 
 /* referenced, or an error that the requester is told in words */
-static struct vasi_stream *find_stream(struct genl_info *info)
+static struct vasi_stream *find_stream(const struct sk_buff *skb,
+				       struct genl_info *info)
 {
-	struct vasi_lookup l = {};
+	struct vasi_lookup l = { .skb = skb };
 
 	if (GENL_REQ_ATTR_CHECK(info, VASI_A_STREAM_ID) ||
 	    GENL_REQ_ATTR_CHECK(info, VASI_A_STREAM_SERVICE)) {
@@ -123,7 +134,7 @@ static struct vasi_stream *find_stream(struct genl_info *info)
 
 static int stream_get_doit(struct sk_buff *skb, struct genl_info *info)
 {
-	struct vasi_stream *s = find_stream(info);
+	struct vasi_stream *s = find_stream(skb, info);
 	struct sk_buff *reply;
 	int ret = -ENOMEM;
 
@@ -151,7 +162,7 @@ static int dump_stream(struct vasi_stream *s, void *arg)
 	struct vasi_dump *d = arg;
 	int ret;
 
-	if (d->at++ < d->cb->args[0])
+	if (d->at++ < d->cb->args[0] || !may_see(d->cb->skb, s))
 		return 0;
 	ret = put_stream(d->skb, NETLINK_CB(d->cb->skb).portid,
 			 d->cb->nlh->nlmsg_seq, NLM_F_MULTI, s);
@@ -171,7 +182,7 @@ static int stream_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 
 static int stream_reset_doit(struct sk_buff *skb, struct genl_info *info)
 {
-	struct vasi_stream *s = find_stream(info);
+	struct vasi_stream *s = find_stream(skb, info);
 	int i;
 
 	if (IS_ERR(s))

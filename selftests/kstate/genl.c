@@ -218,6 +218,9 @@ int main(void)
 	ok(request(VASI_GENL_STREAM_RESET, NLM_F_REQUEST | NLM_F_ACK, wanted,
 		   VASI_SERVICE_SOURCE, &f) == -EPERM,
 	   "a reset needs a capability");
+	ok(request(VASI_GENL_STREAM_GET, NLM_F_REQUEST | NLM_F_ACK, wanted,
+		   VASI_SERVICE_SOURCE, &f) == -ENOENT,
+	   "so does seeing a stream");
 	must(!seteuid(0));
 	close(fd);
 	end_guest(pid);
