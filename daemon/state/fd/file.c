@@ -8,7 +8,12 @@
  * systems make a file coherent when it is opened.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "lib/cleanup.h"
 #include "state/files.h"
@@ -34,6 +39,25 @@ static bool written_device(const struct fd_look *look, dev_t dev)
 	return false;
 }
 
+/*
+ * 9p over virtio reads more than 1024 bytes by DMA into the guest's pages and
+ * marks them nowhere, so neither a dirty bit nor the folio tells of it.
+ */
+static void warn_unseen_reads(struct fd_look *look, const struct fd_entry *e)
+{
+	char object[PATH_MAX + 64], path[64];
+	struct statfs fs;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", look->c->pid, e->fd);
+	if (!look->checking || (e->flags & O_ACCMODE) == O_WRONLY ||
+	    (e->flags & O_PATH) || statfs(path, &fs) ||
+	    (unsigned long)fs.f_type != V9FS_MAGIC)
+		return;
+	finding_add(look->c->findings, FINDING_WARNING, "fd.file.unseen",
+		    fd_object(e, object, sizeof(object)),
+		    "is on 9p, whose large reads no tracker sees: do not move the guest while it reads, or use another file system");
+}
+
 static int capture(struct fd_look *look, struct fd_entry *e,
 		   Mspd__OpenFile *of)
 {
@@ -48,6 +72,7 @@ static int capture(struct fd_look *look, struct fd_entry *e,
 		return fd_refuse(look, e, "fd.file.host",
 				 "files of %s belong to this host; close it first",
 				 fs);
+	warn_unseen_reads(look, e);
 	if (!e->st.st_nlink)
 		return fd_refuse(look, e, "fd.file.deleted",
 				 "the file is deleted, so the target can't open it; close it first");
