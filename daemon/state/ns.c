@@ -172,14 +172,18 @@ static int keep_only_ctl(int ctl, unsigned int first)
 	return syscall(__NR_close_range, CTL_FD + 1, ~0U, 0) ? -errno : 0;
 }
 
+/*
+ * By the system call: glibc keeps 32 and 33 to itself, and posix_spawn() leaves
+ * them ignored, so whoever was started by make would hand that on.
+ */
 static void default_signals(void)
 {
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	const uint64_t dfl[4] = { 0 };	/* handler, flags, restorer, mask */
 	uint64_t none = 0;
 	int sig;
 
 	for (sig = 1; sig < _NSIG; sig++)
-		sigaction(sig, &dfl, NULL);
+		syscall(__NR_rt_sigaction, sig, dfl, NULL, sizeof(none));
 	syscall(__NR_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
 }
 
