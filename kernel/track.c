@@ -221,6 +221,7 @@ static void vasi_notifier_end(struct mmu_notifier *mn,
 	if (vasi_notifier_ignores(range))
 		return;
 	vasi_notifier_event(s, range);
+	/* the bits are clear before the event counts as over */
 	smp_mb__before_atomic();
 	atomic_dec(&s->events_running);
 }
