@@ -67,7 +67,7 @@ unsigned int fault_delay(uint32_t round)
 
 bool fault_flip(uint32_t round)
 {
-	return fault.flip_round && round == fault.flip_round &&
+	return fault.flip_round && round >= fault.flip_round &&
 	       !atomic_flag_test_and_set(&fault.flipped);
 }
 

@@ -7,7 +7,7 @@
  *	delay=K:MS	the first frame of round K on stream K mod N (with rotate:
  *			its lowest addresses) is applied MS late
  *	nobarrier	no round waits until the one before is applied
- *	flip=K		a bit of the first frame of round K is changed on its
+ *	flip=K		a bit of the first frame from round K on is changed on its
  *			way
  *	stall=TYPE	the target goes silent when message TYPE arrives
  *	close=TYPE	the target dies when message TYPE arrives
