@@ -113,6 +113,59 @@ static bool rseq_abort(struct user_regs_struct *regs)
 	return true;
 }
 
+/* the functions that restart a call; static to other files, known by name */
+static struct restart_fn {
+	const char *name;
+	u32 kind;
+	const void *fn;		/* once it was met */
+} restart_fns[] = {
+	{ "hrtimer_nanosleep_restart", VASI_RESTART_NANOSLEEP },
+	{ "do_restart_poll", VASI_RESTART_POLL },
+	{ "futex_wait_restart", VASI_RESTART_FUTEX },
+	{ "posix_cpu_nsleep_restart", VASI_RESTART_CPUSLEEP },
+};
+
+static u32 restart_kind(const void *fn)
+{
+	struct restart_fn *r, *end = restart_fns + ARRAY_SIZE(restart_fns);
+	char name[KSYM_NAME_LEN];
+
+	for (r = restart_fns; r < end; r++)
+		if (READ_ONCE(r->fn) == fn)
+			return r->kind;
+	snprintf(name, sizeof(name), "%ps", fn);
+	/* a compiler's clone has a suffix */
+	name[strcspn(name, ".")] = '\0';
+	for (r = restart_fns; r < end; r++)
+		if (!strcmp(r->name, name)) {
+			WRITE_ONCE(r->fn, fn);
+			return r->kind;
+		}
+	return VASI_RESTART_UNKNOWN;
+}
+
+/*
+ * A thread that was let go and stopped again before it came to user mode, or
+ * to the next instruction there, is about to enter restart_syscall(). No other
+ * kernel has its restart block, so the record says what it was before that: a
+ * call that was interrupted and knows how to go on.
+ */
+static bool back_in_restart(struct user_regs_struct *regs)
+{
+	static const u8 syscall_insn[2] = { 0x0f, 0x05 };
+	u8 insn[sizeof(syscall_insn)];
+
+	if (regs->ax != __NR_restart_syscall ||
+	    restart_kind(current->restart_block.fn) == VASI_RESTART_UNKNOWN ||
+	    copy_from_user(insn, (void __user *)regs->ip, sizeof(insn)) ||
+	    memcmp(insn, syscall_insn, sizeof(insn)))
+		return false;
+	regs->ip += sizeof(insn);
+	regs->orig_ax = __NR_restart_syscall;
+	regs->ax = -ERESTART_RESTARTBLOCK;
+	return true;
+}
+
 void vasi_thread_capture(struct vasi_capture *cap)
 {
 	const struct user_regset_view *view = task_user_regset_view(current);
@@ -148,8 +201,12 @@ void vasi_thread_capture(struct vasi_capture *cap)
 			cap->xstate_len = len;
 		}
 	}
-	if (cap->where == VASI_WHERE_USER)
+	if (back_in_restart(&cap->regs)) {
+		cap->where = VASI_WHERE_SYSCALL;
+		cap->syscall = __NR_restart_syscall;
+	} else if (cap->where == VASI_WHERE_USER) {
 		cap->rseq_abort = rseq_abort(&cap->regs);
+	}
 	cap->valid = cap->xstate;
 }
 
@@ -218,37 +275,6 @@ static void settle_restart(struct user_regs_struct *regs,
 		regs->ax = -EINTR;
 		break;
 	}
-}
-
-/* the functions that restart a call; static to other files, known by name */
-static struct restart_fn {
-	const char *name;
-	u32 kind;
-	const void *fn;		/* once it was met */
-} restart_fns[] = {
-	{ "hrtimer_nanosleep_restart", VASI_RESTART_NANOSLEEP },
-	{ "do_restart_poll", VASI_RESTART_POLL },
-	{ "futex_wait_restart", VASI_RESTART_FUTEX },
-	{ "posix_cpu_nsleep_restart", VASI_RESTART_CPUSLEEP },
-};
-
-static u32 restart_kind(const void *fn)
-{
-	struct restart_fn *r, *end = restart_fns + ARRAY_SIZE(restart_fns);
-	char name[KSYM_NAME_LEN];
-
-	for (r = restart_fns; r < end; r++)
-		if (READ_ONCE(r->fn) == fn)
-			return r->kind;
-	snprintf(name, sizeof(name), "%ps", fn);
-	/* a compiler's clone has a suffix */
-	name[strcspn(name, ".")] = '\0';
-	for (r = restart_fns; r < end; r++)
-		if (!strcmp(r->name, name)) {
-			WRITE_ONCE(r->fn, fn);
-			return r->kind;
-		}
-	return VASI_RESTART_UNKNOWN;
 }
 
 static s64 clock_now(clockid_t clock)
@@ -466,9 +492,7 @@ u64 vasi_thread_records(struct vasi_out *out, struct vasi_suspension *susp,
 			sizeof(regs));
 	vasi_out_record(out, VASI_REC_REGSET, tid, NT_X86_XSTATE,
 			park->cap.xstate, park->cap.xstate_len);
-	/* also when it is about to be entered for the second time */
-	if ((long)regs.ax == -ERESTART_RESTARTBLOCK ||
-	    regs.ax == __NR_restart_syscall)
+	if ((long)regs.ax == -ERESTART_RESTARTBLOCK)
 		restart_record(out, t, tid);
 	return rec.xstate_in_use;
 }

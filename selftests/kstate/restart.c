@@ -16,6 +16,8 @@
 #define ERESTARTNOHAND		514
 #define ERESTART_RESTARTBLOCK	516
 
+#define HASTY_SUSPENDS		500
+
 static struct page {
 	int64_t begin;		/* of the call, CLOCK_MONOTONIC */
 	int64_t begin_real;
@@ -244,6 +246,36 @@ static void test_sleeper(const struct sleeper *s)
 	end_guest(pid);
 }
 
+/*
+ * Let go and stopped again at once, a thread is caught between the decision to
+ * restart its call and restart_syscall(): what it is told of must not change.
+ */
+static void test_hasty(const struct sleeper *s)
+{
+	unsigned int i, wrong = 0;
+	int fd;
+	pid_t pid = start(s->call, &fd);
+	struct caught first, c;
+
+	must(!suspend(fd));
+	first = look(fd, pid);
+	for (i = 0; i < HASTY_SUSPENDS; i++) {
+		must(!resume(fd));
+		must(!suspend(fd));
+		c = look(fd, pid);
+		if ((long)c.regs.rax != -ERESTART_RESTARTBLOCK ||
+		    c.regs.rip != first.regs.rip || !c.has_restart ||
+		    c.restart.kind != s->kind ||
+		    c.restart.expiry_ns != first.restart.expiry_ns ||
+		    c.thread.where != VASI_WHERE_SYSCALL)
+			wrong++;
+	}
+	ok(!wrong, "%s: %u of %u suspends without a pause between tell otherwise",
+	   s->name, wrong, HASTY_SUSPENDS);
+	close(fd);
+	end_guest(pid);
+}
+
 /* signals that arrive while parked */
 
 static void on_signal(int sig)
@@ -347,6 +379,9 @@ int main(void)
 	page = shared_memory(sizeof(*page));
 	for (i = 0; i < sizeof(sleepers) / sizeof(sleepers[0]); i++)
 		test_sleeper(&sleepers[i]);
+	test_hasty(&sleepers[0]);
+	test_hasty(&sleepers[3]);
+	test_hasty(&sleepers[5]);
 	test_signal("nanosleep", sleep_with_handler, -ERESTART_RESTARTBLOCK,
 		    -EINTR);
 	test_signal("sigsuspend of a signal that is not blocked",
