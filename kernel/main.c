@@ -39,6 +39,7 @@ union vasi_command {
 	struct vasi_signal signal;
 	struct vasi_info info;
 	struct vasi_progress progress;
+	struct vasi_mappings mappings;
 };
 
 /**
@@ -80,7 +81,8 @@ static int vasi_query(struct vasi_open *o, void *cmd)
 	q->out_page_size = PAGE_SIZE;
 	q->out_features = VASI_FEATURE_DBIT | VASI_FEATURE_OBJECTS |
 			  VASI_FEATURE_SUSPEND | VASI_FEATURE_SEAL |
-			  VASI_FEATURE_URING | VASI_FEATURE_GENL;
+			  VASI_FEATURE_URING | VASI_FEATURE_GENL |
+			  VASI_FEATURE_MAPPINGS;
 	q->out_max_streams = VASI_MAX_STREAMS;
 	q->out_max_opens = VASI_MAX_OPENS;
 	q->out_max_vec = VASI_MAX_VEC;
@@ -128,6 +130,7 @@ static const struct vasi_op vasi_ops[VASI_CMD_END] = {
 	VASI_OP(VASI_SIGNAL, vasi_signal, struct vasi_signal, reason),
 	VASI_OP(VASI_INFO, vasi_info, struct vasi_info, out_count),
 	VASI_OP(VASI_PROGRESS, vasi_progress, struct vasi_progress, bytes_left),
+	VASI_OP(VASI_MAPPINGS, vasi_mappings, struct vasi_mappings, out_count),
 };
 
 /* outputs are written on success and with the errors that are said to */

@@ -46,6 +46,8 @@
 #define VASI_MAX_VEC		65536
 #define VASI_MAX_BATCH		(16u << 20)
 #define VASI_MAX_OBJECTS	1024
+#define VASI_MAX_MAPPINGS	(1u << 20)
+#define VASI_MAPPINGS_SLACK	64	/* born while we look */
 #define VASI_MAX_RECORDS	(256ul << 20)	/* bytes of one VASI_STATE */
 
 struct vasi_tracker;
@@ -207,6 +209,7 @@ void vasi_harvest_lost(struct vasi_stream *s, const struct vasi_harvest *h);
 
 /* object.c */
 int vasi_objects(struct vasi_open *o, void *cmd);
+int vasi_mappings(struct vasi_open *o, void *cmd);
 void vasi_objects_drop(struct vasi_stream *s);
 /* stays while the stream does; NULL: no such object, or not readable */
 struct file *vasi_object_file(struct vasi_stream *s, u32 space);

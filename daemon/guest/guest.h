@@ -43,6 +43,8 @@ struct guest_holdup {
  * @track: starts (@on) or stops tracking
  * @harvest: fills @vec from [@start, @end) of @space; @ret_end: where to go on
  * @mark: gives ranges back that did not arrive
+ * @mappings: lists the mappings' flags; -EMSGSIZE with the number there was in
+ *	@ret_n. NULL: only /proc/PID/smaps tells them
  * @objects: lists memory objects; -EMSGSIZE with the number needed in @ret_n
  * @read: content of the data ranges of @vec into @data; @ret_done: entries done
  * @write: the reverse; zero ranges are cleared, holes passed over
@@ -73,6 +75,8 @@ struct guest_access {
 		       struct vasi_range *vec, size_t len, size_t *ret_n,
 		       uint64_t *ret_end);
 	int (*mark)(struct guest *g, const struct vasi_range *vec, size_t n);
+	int (*mappings)(struct guest *g, struct vasi_mapping *vec, size_t len,
+			size_t *ret_n);
 	int (*objects)(struct guest *g, struct vasi_object *vec, size_t len,
 		       size_t *ret_n);
 	int (*read)(struct guest *g, const struct vasi_range *vec, size_t n,

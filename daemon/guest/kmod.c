@@ -173,6 +173,20 @@ static int kmod_mark(struct guest *g, const struct vasi_range *vec, size_t n)
 	return command(fd_of(g), VASI_MARK, &cmd);
 }
 
+static int kmod_mappings(struct guest *g, struct vasi_mapping *vec, size_t len,
+			 size_t *ret_n)
+{
+	struct vasi_mappings cmd = {
+		.size = sizeof(cmd), .vec = (uintptr_t)vec,
+		.vec_len = (uint32_t)len,
+	};
+	int r = command(fd_of(g), VASI_MAPPINGS, &cmd);
+
+	if (!r || r == -EMSGSIZE)
+		*ret_n = cmd.out_count;
+	return r;
+}
+
 static int kmod_objects(struct guest *g, struct vasi_object *vec, size_t len,
 			size_t *ret_n)
 {
@@ -334,6 +348,7 @@ const struct guest_access guest_kmod = {
 	.track = kmod_track,
 	.harvest = kmod_harvest,
 	.mark = kmod_mark,
+	.mappings = kmod_mappings,
 	.objects = kmod_objects,
 	.read = kmod_read,
 	.write = kmod_write,

@@ -2,9 +2,10 @@
 /*
  * Mappings of the guest, on the source
  *
- * VmFlags are in smaps alone, and reading that costs as much as the guest has
- * pages. It is read while the guest runs; in the pause only maps is, and each
- * mapping takes the flags that it, or what it grew from, had before.
+ * The flags of mappings come from the module. Without it they are in smaps
+ * alone, and reading that costs as much as the guest has pages: it is read while
+ * the guest runs; in the pause only maps is, and each mapping takes the flags
+ * that it, or what it grew from, had before.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +23,7 @@
 
 #define READ_TRIES	20
 #define OBJECTS_FIRST	64
+#define MAPPINGS_FIRST	1024
 
 /* identity of a mapped file, looked up once */
 struct mapped_file {
@@ -87,25 +89,69 @@ static int read_text(struct capture *c, const char *name,
 	return r ? r : map_text_parse(ret, text);
 }
 
-/* mappings with flags, read as cheaply as it can be exact */
+static int list_flags(struct capture *c, struct vasi_mapping **ret,
+		      size_t *ret_n)
+{
+	_cleanup_free_ struct vasi_mapping *v = NULL;
+	size_t room = MAPPINGS_FIRST;
+	int r;
+
+	do {
+		free(v);
+		v = calloc(room, sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		r = c->guest->access->mappings(c->guest, v, room, ret_n);
+		room = *ret_n + MAPPINGS_FIRST;
+	} while (r == -EMSGSIZE);
+	if (!r)
+		*ret = steal_ptr(&v);
+	return r;
+}
+
+/* one look at the lines and one at the flags: a guest that runs may be between */
+static int look_listed(struct capture *c, struct map_text *ret)
+{
+	_cleanup_free_ struct vasi_mapping *v = NULL;
+	struct map_text t;
+	size_t n = 0;
+	int r;
+
+	r = read_text(c, "maps", &t);
+	if (r)
+		return r;
+	r = list_flags(c, &v, &n);
+	if (!r && map_text_flags(&t, v, n))
+		r = c->suspended ? -EPROTO : -EAGAIN;
+	if (r)
+		map_text_free(&t);
+	else
+		*ret = t;
+	return r;
+}
+
+static int look_smaps(struct capture *c, const struct map_text *last,
+		      struct map_text *ret)
+{
+	if (c->suspended) {
+		int r = read_text(c, "maps", ret);
+
+		if (r || !map_text_inherit(ret, last))
+			return r;
+		map_text_free(ret);
+	}
+	return read_text(c, "smaps", ret);
+}
+
 static int look(struct capture *c, struct maps_source *s)
 {
 	struct map_text t = {};
-	size_t unknown = 1;
 	int r;
 
-	if (c->suspended) {
-		r = read_text(c, "maps", &t);
-		if (r)
-			return r;
-		unknown = map_text_inherit(&t, &s->last);
-	}
-	if (unknown) {
-		map_text_free(&t);
-		r = read_text(c, "smaps", &t);
-		if (r)
-			return r;
-	}
+	r = c->guest->access->mappings ? look_listed(c, &t) :
+					 look_smaps(c, &s->last, &t);
+	if (r)
+		return r;
 	map_text_free(&s->last);
 	s->last = t;
 	return 0;
@@ -504,6 +550,8 @@ int maps_capture(struct capture *c, Mspd__Maps **ret)
 		Mspd__Maps *maps;
 
 		r = look(c, c->maps);
+		if (r == -EAGAIN)
+			continue;
 		if (!r)
 			r = list_objects(c, c->maps);
 		if (r)

@@ -82,6 +82,12 @@ struct map_text {
  */
 int map_text_parse(struct map_text *ret, char *text);
 void map_text_free(struct map_text *t);
+/*
+ * Gives lines of @t the flags that the guest access lists. Returns how many
+ * lines have none: those of mappings that came or went between the two looks.
+ */
+size_t map_text_flags(struct map_text *t, const struct vasi_mapping *v,
+		      size_t n);
 /* gives lines of @t the flags of the lines of @from that they are part of */
 size_t map_text_inherit(struct map_text *t, const struct map_text *from);
 

@@ -29,6 +29,35 @@ static const struct flag {
 	{ "nr", ADVICE_NORESERVE },
 };
 
+/* the same as the module lists it, with the mnemonic of what is refused */
+static const struct {
+	uint32_t map, bit;
+	char refused[3];
+} listed[] = {
+	{ VASI_MAP_HUGETLB, 0, "ht" },
+	{ VASI_MAP_DEVICE, 0, "io" },
+	{ VASI_MAP_USERFAULTFD, 0, "um" },
+	{ VASI_MAP_PKEY, 0, "pk" },
+	{ VASI_MAP_SHADOW_STACK, 0, "ss" },
+	{ VASI_MAP_SEALED, 0, "sl" },
+	{ VASI_MAP_DROPPABLE, 0, "dp" },
+	{ VASI_MAP_OTHER, 0, "??" },
+	{ VASI_MAP_MAYWRITE, VMFLAG_MAYWRITE, "" },
+	{ VASI_MAP_GROWSDOWN, VMFLAG_GROWSDOWN, "" },
+	{ VASI_MAP_ACCOUNTED, ADVICE_ACCOUNTED, "" },
+	{ VASI_MAP_NORESERVE, ADVICE_NORESERVE, "" },
+	{ VASI_MAP_SEQUENTIAL, ADVICE_SEQUENTIAL, "" },
+	{ VASI_MAP_RANDOM, ADVICE_RANDOM, "" },
+	{ VASI_MAP_DONTFORK, ADVICE_DONTFORK, "" },
+	{ VASI_MAP_DONTDUMP, ADVICE_DONTDUMP, "" },
+	{ VASI_MAP_HUGEPAGE, ADVICE_HUGEPAGE, "" },
+	{ VASI_MAP_NOHUGEPAGE, ADVICE_NOHUGEPAGE, "" },
+	{ VASI_MAP_MERGEABLE, ADVICE_MERGEABLE, "" },
+	{ VASI_MAP_WIPEONFORK, ADVICE_WIPEONFORK, "" },
+	{ VASI_MAP_LOCKED, ADVICE_LOCKED, "" },
+	{ VASI_MAP_LOCKONFAULT, ADVICE_LOCKONFAULT, "" },
+};
+
 /* "\012" is how the kernel writes a newline in a path */
 static void unescape(char *s)
 {
@@ -84,7 +113,8 @@ static void parse_flags(struct map_line *line, char *text)
 				break;
 		if (i < ARRAY_SIZE(carried))
 			line->flags |= carried[i].bit;
-		else if (!line->refused[0])
+		else if (!line->refused[0] || !strcmp(word, "ht"))
+			/* huge pages explain the other flags that they have */
 			snprintf(line->refused, sizeof(line->refused), "%s",
 				 word);
 	}
@@ -166,6 +196,40 @@ void map_text_free(struct map_text *t)
 	free(t->text);
 	free(t->v);
 	*t = (struct map_text){};
+}
+
+static void set_flags(struct map_line *line, uint32_t map)
+{
+	size_t i;
+
+	line->flags = VMFLAG_KNOWN;
+	line->refused[0] = '\0';
+	for (i = 0; i < ARRAY_SIZE(listed); i++) {
+		if (!(map & listed[i].map))
+			continue;
+		line->flags |= listed[i].bit;
+		if (!line->refused[0])
+			strcpy(line->refused, listed[i].refused);
+	}
+}
+
+size_t map_text_flags(struct map_text *t, const struct vasi_mapping *v,
+		      size_t n)
+{
+	size_t i, at = 0, unknown = 0;
+
+	for (i = 0; i < t->n; i++) {
+		struct map_line *line = &t->v[i];
+
+		while (at < n && v[at].end <= line->start)
+			at++;
+		if (at < n && v[at].start <= line->start &&
+		    v[at].end >= line->end)
+			set_flags(line, v[at].flags);
+		else if (strcmp(line->name, "[vsyscall]"))
+			unknown++;
+	}
+	return unknown;
 }
 
 /*

@@ -20,13 +20,26 @@ static inline long vasi_get_pages(struct mm_struct *mm, unsigned long start,
 #endif
 }
 
+/* VM flags of later kernels, which no mapping of an earlier one has */
+#ifdef VM_SHADOW_STACK
+#define VASI_VM_SHADOW_STACK	VM_SHADOW_STACK
+#else
+#define VASI_VM_SHADOW_STACK	VM_NONE
+#endif
+#ifdef VM_SEALED
+#define VASI_VM_SEALED		VM_SEALED
+#else
+#define VASI_VM_SEALED		VM_NONE
+#endif
+#ifdef VM_DROPPABLE
+#define VASI_VM_DROPPABLE	VM_DROPPABLE
+#else
+#define VASI_VM_DROPPABLE	VM_NONE
+#endif
+
 static inline bool vasi_vma_is_shadow_stack(struct vm_area_struct *vma)
 {
-#ifdef VM_SHADOW_STACK
-	return vma->vm_flags & VM_SHADOW_STACK;
-#else
-	return false;
-#endif
+	return vma->vm_flags & VASI_VM_SHADOW_STACK;
 }
 
 /*

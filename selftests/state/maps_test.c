@@ -233,6 +233,36 @@ static const char smaps[] =
 "VmFlags: rd wr mr mw me ?? \n"
 "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0      [vsyscall]\n";
 
+static void test_flags(void)
+{
+	static const struct vasi_mapping v[] = {
+		{ .start = 0x400000, .end = 0x401000, .flags = VASI_MAP_READ },
+		{ .start = 0x401000, .end = 0x404000, .flags = VASI_MAP_WRITE |
+		  VASI_MAP_MAYWRITE | VASI_MAP_WIPEONFORK },
+		{ .start = 0x600000, .end = 0x601000, .flags = VASI_MAP_LOCKED |
+		  VASI_MAP_OTHER | VASI_MAP_HUGETLB },
+	};
+	struct map_text t;
+
+	must(!map_text_parse(&t, strdup(
+"00400000-00401000 r--p 00000000 00:00 0 \n"
+"00402000-00404000 rw-p 00000000 00:00 0 \n"
+"00500000-00501000 rw-p 00000000 00:00 0 \n"
+"00600000-00601000 rw-s 00000000 00:00 0 \n"
+"00600000-00602000 rw-p 00000000 00:00 0 \n"
+"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0      [vsyscall]\n")));
+	ok(map_text_flags(&t, v, 3) == 2, "two mappings are not in the list");
+	ok(t.v[0].flags == VMFLAG_KNOWN &&
+	   t.v[1].flags == (VMFLAG_KNOWN | VMFLAG_MAYWRITE |
+			    ADVICE_WIPEONFORK) && !t.v[1].refused[0],
+	   "flags of the list, also of a part");
+	ok(!(t.v[2].flags & VMFLAG_KNOWN) && !(t.v[4].flags & VMFLAG_KNOWN),
+	   "no flags of what is not listed, or not whole");
+	ok(t.v[3].flags == (VMFLAG_KNOWN | ADVICE_LOCKED) &&
+	   !strcmp(t.v[3].refused, "ht"), "huge pages are named first");
+	map_text_free(&t);
+}
+
 static void test_text(void)
 {
 	struct map_text t, later;
@@ -262,6 +292,7 @@ static void test_text(void)
 	   later.v[0].flags == t.v[1].flags && later.v[1].flags == t.v[1].flags,
 	   "parts and growth inherit; a merge of two kinds and a new one do not");
 	map_text_free(&later);
+	test_flags();
 	ok(map_text_parse(&later, strdup("00400000-00402000 r-xp\n")) ==
 	   -EPROTO, "half a line is refused");
 	must(!map_text_parse(&later, strdup(

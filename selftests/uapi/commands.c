@@ -39,6 +39,7 @@ struct row {
 static struct vasi_range range;
 static struct vasi_range vec[64];
 static struct vasi_object objects[64];
+static struct vasi_mapping mappings[256];
 static struct vasi_stream_info infos[64];
 static char page[16 * PAGE];
 static uint64_t guest_page;
@@ -92,6 +93,14 @@ static void fill_objects(union any *a)
 
 	c->vec = (uintptr_t)objects;
 	c->vec_len = 64;
+}
+
+static void fill_mappings(union any *a)
+{
+	struct vasi_mappings *c = (void *)a;
+
+	c->vec = (uintptr_t)mappings;
+	c->vec_len = 256;
 }
 
 static void fill_pages(union any *a)
@@ -174,6 +183,8 @@ static const struct row rows[] = {
 	  fill_none, 0 },
 	{ "PROGRESS", VASI_PROGRESS, END(struct vasi_progress, bytes_left),
 	  false, fill_none, 0 },
+	{ "MAPPINGS", VASI_MAPPINGS, END(struct vasi_mappings, out_count),
+	  false, fill_mappings, 0 },
 };
 
 #define NR_ROWS (sizeof(rows) / sizeof(rows[0]))

@@ -235,6 +235,14 @@ static const struct layout layouts[] = {
 	AT(vasi_info, flags, 4),
 	AT(vasi_info, out_stream, 8),
 	AT(vasi_info, out_count, 64),
+	SIZE(vasi_mapping, 24),
+	AT(vasi_mapping, start, 0),
+	AT(vasi_mapping, end, 8),
+	AT(vasi_mapping, flags, 16),
+	SIZE(vasi_mappings, 24),
+	AT(vasi_mappings, vec, 8),
+	AT(vasi_mappings, vec_len, 16),
+	AT(vasi_mappings, out_count, 20),
 	SIZE(vasi_progress, 16),
 	AT(vasi_progress, size, 0),
 	AT(vasi_progress, flags, 4),
@@ -253,7 +261,8 @@ int main(void)
 		wrong++;
 	}
 	ok(!wrong, "sizes and offsets");
-	ok(VASI_QUERY == 0xbd00 && VASI_PROGRESS == 0xbd10,
+	ok(VASI_QUERY == 0xbd00 && VASI_PROGRESS == 0xbd10 &&
+	   VASI_MAPPINGS == 0xbd11,
 	   "command numbers");
 	return tap_end();
 }

@@ -74,6 +74,7 @@ enum {
 	VASI_CMD_SIGNAL,
 	VASI_CMD_INFO,
 	VASI_CMD_PROGRESS,
+	VASI_CMD_MAPPINGS,
 	VASI_CMD_END,
 };
 
@@ -84,6 +85,7 @@ enum {
 #define VASI_FEATURE_SEAL	(1ULL << 3) /* seal and list */
 #define VASI_FEATURE_URING	(1ULL << 4) /* uring_cmd harvest, suspend */
 #define VASI_FEATURE_GENL	(1ULL << 5) /* netlink family "vasi" */
+#define VASI_FEATURE_MAPPINGS	(1ULL << 6) /* list of mappings' flags */
 
 /**
  * struct vasi_uring - payload of an IORING_OP_URING_CMD on an open
@@ -363,6 +365,72 @@ struct vasi_objects {
 	__u32 out_count;
 };
 #define VASI_OBJECTS	_IO(VASI_TYPE, VASI_CMD_OBJECTS)
+
+/* vasi_mapping.flags: what the mapping is and what was asked for it */
+#define VASI_MAP_READ		(1U << 0)
+#define VASI_MAP_WRITE		(1U << 1)
+#define VASI_MAP_EXEC		(1U << 2)
+#define VASI_MAP_SHARED		(1U << 3)
+#define VASI_MAP_MAYWRITE	(1U << 4) /* mprotect() may make it writable */
+#define VASI_MAP_GROWSDOWN	(1U << 5)
+#define VASI_MAP_ACCOUNTED	(1U << 6) /* was writable once */
+#define VASI_MAP_NORESERVE	(1U << 7)
+#define VASI_MAP_SEQUENTIAL	(1U << 8) /* these by madvise() */
+#define VASI_MAP_RANDOM		(1U << 9)
+#define VASI_MAP_DONTFORK	(1U << 10)
+#define VASI_MAP_DONTDUMP	(1U << 11)
+#define VASI_MAP_HUGEPAGE	(1U << 12)
+#define VASI_MAP_NOHUGEPAGE	(1U << 13)
+#define VASI_MAP_MERGEABLE	(1U << 14)
+#define VASI_MAP_WIPEONFORK	(1U << 15)
+#define VASI_MAP_LOCKED		(1U << 16) /* these by mlock() */
+#define VASI_MAP_LOCKONFAULT	(1U << 17)
+/* of these kinds none can be moved */
+#define VASI_MAP_HUGETLB	(1U << 24)
+#define VASI_MAP_DEVICE		(1U << 25) /* memory that is not pages */
+#define VASI_MAP_USERFAULTFD	(1U << 26)
+#define VASI_MAP_PKEY		(1U << 27) /* has a protection key */
+#define VASI_MAP_SHADOW_STACK	(1U << 28)
+#define VASI_MAP_SEALED		(1U << 29) /* by mseal() */
+#define VASI_MAP_DROPPABLE	(1U << 30)
+#define VASI_MAP_OTHER		(1U << 31) /* a flag unknown to the module */
+
+/**
+ * struct vasi_mapping - one mapping of the guest
+ * @start: first address
+ * @end: first address behind it
+ * @flags: VASI_MAP_*
+ * @__reserved: 0
+ */
+struct vasi_mapping {
+	__aligned_u64 start;
+	__aligned_u64 end;
+	__u32 flags;
+	__u32 __reserved;
+};
+
+/**
+ * struct vasi_mappings - ioctl(VASI_MAPPINGS): list the mappings' flags
+ * @size: sizeof(struct vasi_mappings)
+ * @flags: must be 0
+ * @vec: user array of struct vasi_mapping
+ * @vec_len: its length in entries; the module writes at most 1048576
+ * @out_count: entries written; with EMSGSIZE the number there was
+ *
+ * In order of addresses and at one moment. What /proc/PID/maps shows is left
+ * out; the flags are those that are in smaps alone, where they cost a walk of
+ * all page tables. Mappings of the kernel ([vdso], [vvar]) are in the list.
+ *
+ * Takes the guest's mmap lock for reading, killable.
+ */
+struct vasi_mappings {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 vec;
+	__u32 vec_len;
+	__u32 out_count;
+};
+#define VASI_MAPPINGS	_IO(VASI_TYPE, VASI_CMD_MAPPINGS)
 
 /**
  * struct vasi_pages - ioctl(VASI_PAGES_READ, VASI_PAGES_WRITE): move content
