@@ -8,6 +8,7 @@ usage: test_guests.py [BUILD_DIRECTORY]      (TAP; exit code 0, 1, 4)
 SIGSTOP stands in for a suspension. Bytes are changed through /proc/PID/mem and
 registers through ptrace, as a faulty mover would leave them.
 """
+import concurrent.futures
 import ctypes
 import json
 import os
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 
+AT_ONCE = 4
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
 GUESTS = os.path.join(BUILD, "guests")
 PATIENCE = 60
@@ -575,24 +577,35 @@ TESTS = [
 ]
 
 
+def outcome(test):
+    """None, or what kept it from passing."""
+    try:
+        test()
+    except (Skipped, Failed, OSError, ValueError, KeyError,
+            subprocess.TimeoutExpired) as e:
+        return e
+    return None
+
+
 def main():
     failed = skipped = 0
     only = os.environ.get("TEST_ONLY", "")
     tests = [t for t in TESTS if only in t[0]]
     print("TAP version 13")
     print(f"1..{len(tests)}")
-    for n, (name, test) in enumerate(tests, 1):
-        try:
-            test()
-            print(f"ok {n} - {name}", flush=True)
-        except Skipped as e:
-            skipped += 1
-            print(f"ok {n} - {name} # SKIP {e}", flush=True)
-        except (Failed, OSError, ValueError, KeyError,
-                subprocess.TimeoutExpired) as e:
-            failed += 1
-            print(f"not ok {n} - {name}", flush=True)
-            print("# " + str(e)[:2000].replace("\n", "\n# "), flush=True)
+    # Guests mostly wait, and the tests wait for them.
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = pool.map(outcome, [test for _, test in tests])
+        for n, ((name, _), e) in enumerate(zip(tests, outcomes), 1):
+            if isinstance(e, Skipped):
+                skipped += 1
+                print(f"ok {n} - {name} # SKIP {e}", flush=True)
+            elif e:
+                failed += 1
+                print(f"not ok {n} - {name}", flush=True)
+                print("# " + str(e)[:2000].replace("\n", "\n# "), flush=True)
+            else:
+                print(f"ok {n} - {name}", flush=True)
     return 1 if failed else 4 if skipped == len(tests) else 0
 
 
