@@ -20,6 +20,7 @@
 #include "state/process.h"
 #include "state/rearm.h"
 #include "state/remote_stop.h"
+#include "state/shell.h"
 #include "state/threads.h"
 
 struct call {
@@ -138,6 +139,28 @@ static int begin(struct restore *r, pid_t tid, const struct call *call)
 	return ptrace(PTRACE_CONT, tid, 0, 0) ? -errno : 0;
 }
 
+static bool is_interrupt(int status)
+{
+	return status >> 16 == PTRACE_EVENT_STOP;
+}
+
+/*
+ * A call that ended has run into its trap, and the interrupt came before that
+ * or after. Both are to be taken: one that is left would come to the guest.
+ */
+static int take_other(struct restore *r, pid_t tid, int status)
+{
+	int other, err;
+
+	if (ptrace(PTRACE_CONT, tid, 0, 0))
+		return -errno;
+	err = remote_wait(&r->remote, tid, &other);
+	if (err)
+		return err;
+	return is_interrupt(status) ? (other >> 8 == SIGTRAP ? 0 : -EPROTO) :
+				      (is_interrupt(other) ? 0 : -EPROTO);
+}
+
 /* interrupts it; its outcome is in the registers */
 static int end(struct restore *r, pid_t tid, struct rearmed *ret)
 {
@@ -151,9 +174,13 @@ static int end(struct restore *r, pid_t tid, struct rearmed *ret)
 		err = remote_get_regs(tid, &regs);
 	if (err)
 		return err;
-	/* stopped by the interrupt, or by the trap behind a call that ended */
-	if (status >> 16 != PTRACE_EVENT_STOP && status >> 8 != SIGTRAP)
+	if (!is_interrupt(status) && status >> 8 != SIGTRAP)
 		return -EPROTO;
+	if (regs.rip == r->remote.code + remote_code_trapped) {
+		err = take_other(r, tid, status);
+		if (err)
+			return err;
+	}
 	ret->armed = (long)regs.rax == -ERESTART_RESTARTBLOCK;
 	ret->value = (long)regs.rax;
 	return 0;

@@ -68,6 +68,7 @@ extern const uint8_t remote_code[], remote_table[], remote_code_end[];
 extern const uint8_t reaper_code[], reaper_code_end[];
 
 const size_t remote_code_table = 8;
+const size_t remote_code_trapped = 3;
 
 size_t remote_code_copy(void *to)
 {

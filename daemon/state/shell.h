@@ -19,6 +19,7 @@
 /* offsets of the two entries of the remote code */
 extern const size_t remote_code_table;	/* r12 table, r13 entries, then trap */
 /* the other entry is offset 0: one call from registers, then trap */
+extern const size_t remote_code_trapped; /* where a thread is behind that trap */
 
 enum shell_program { SHELL_GUEST, SHELL_REAPER };
 

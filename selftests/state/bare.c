@@ -191,7 +191,7 @@ void bare_kill(struct bare *m)
 	m->pid = 0;
 }
 
-static void build(struct bare *m)
+void bare_build(struct bare *m)
 {
 	struct restore *r = calloc(1, sizeof(*r));
 	struct rlimit nofile;
@@ -237,7 +237,7 @@ int bare_prepare(struct bare *m)
 	size_t i;
 	int r = 0;
 
-	build(m);
+	bare_build(m);
 	for (i = 0; !r && i < ARRAY_SIZE(kinds); i++)
 		if (kinds[i]->prepare) {
 			r = kinds[i]->prepare(m->r, m->early);

@@ -54,6 +54,8 @@ int bare_capture_final(struct bare *m);
 /* target_check(); number of error findings */
 size_t bare_target_check(struct bare *m);
 void bare_kill(struct bare *m);
+/* the shell and its blob alone; bare_prepare() starts with it */
+void bare_build(struct bare *m);
 int bare_prepare(struct bare *m);
 int bare_finish(struct bare *m);
 /* all of it, without a second part if there is none */
