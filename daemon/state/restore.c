@@ -374,26 +374,45 @@ int restore_finish(struct restore *r, const Mspd__Image *final)
 	return explain(r, errors, "finish", err);
 }
 
+static int detach_all(struct restore *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->nr_threads; i++)
+		if (ptrace(PTRACE_DETACH, r->threads[i].host_tid, 0, 0))
+			return -errno;
+	r->traced = false;
+	return 0;
+}
+
 int restore_park(struct restore *r, unsigned int deadline_ms)
 {
 	const struct guest_access *access = r->guest->access;
-	const size_t errors = r->findings->errors;
+	const char *what = "suspend";
 	struct guest_holdup holdup = {};
-	size_t i;
+	char object[48];
 	int err;
 
 	err = access->suspend(r->guest, deadline_ms, 0, &holdup);
-	if (!err)
-		err = access->seal(r->guest);
-	r->sealed = !err;
-	for (i = 0; i < r->nr_threads && !err; i++)
-		if (ptrace(PTRACE_DETACH, r->threads[i].host_tid, 0, 0))
-			err = -errno;
 	if (!err) {
-		r->traced = false;
+		what = "seal";
+		err = access->seal(r->guest);
+	}
+	r->sealed = !err;
+	if (!err) {
+		what = "detach";
+		err = detach_all(r);
+	}
+	if (!err) {
+		what = "park";
 		err = access->suspend(r->guest, deadline_ms, 1, &holdup);
 	}
-	return explain(r, errors, "park", err);
+	if (!err)
+		return 0;
+	snprintf(object, sizeof(object), "thread %d (%s)", holdup.tid,
+		 holdup.comm);
+	return restore_fail(r, err, "park", holdup.tid ? object : "",
+			    "%s: %s", what, strerror(-err));
 }
 
 /* a dead tracee stays until its tracer has seen it, threads before leader */
