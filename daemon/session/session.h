@@ -25,7 +25,8 @@
  * @pause_max_ms: roll back when the guest has stood still for so long, 0 = 20 s,
  *	ten times @pause_limit_ms or twice the prediction, the longest of them
  * @child_wait_ms: how long to wait for a guest without child processes
- * @reply_ms: how long the target may take to answer, 0 = default (30 s)
+ * @reply_ms: how long the target may take to answer, 0 = default (10 s in the
+ *	handshake, then 30 s)
  * @connections: established connections
  * @validate_only: stop after validation
  */

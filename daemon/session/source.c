@@ -15,7 +15,7 @@
 #include "wire/sock.h"
 
 #define REPLY_MS	30000
-#define CONNECT_MS	10000
+#define HANDSHAKE_MS	10000
 #define CLOCK_SAMPLES	8
 #define DESTROY_MS	10000
 #define CHECKS		3
@@ -23,8 +23,11 @@
 
 unsigned int source_reply_ms(const struct source *s)
 {
-	unsigned int ms = s->m->reply_ms ? s->m->reply_ms : REPLY_MS, left;
+	unsigned int ms = s->m->reply_ms, left;
 
+	/* nothing is to be done for the first answer; streams come with it */
+	if (!ms)
+		ms = s->summary.streams ? REPLY_MS : HANDSHAKE_MS;
 	if (!s->pause_end)
 		return ms;
 	left = deadline_left(s->pause_end);
@@ -116,7 +119,7 @@ static int source_attach(struct source *s)
 static int source_connect(struct source *s)
 {
 	int64_t deadline = deadline_in(s->m->reply_ms ? s->m->reply_ms :
-							CONNECT_MS);
+							HANDSHAKE_MS);
 	struct control_versions v = { 0 };
 	int ret;
 
