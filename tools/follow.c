@@ -7,9 +7,6 @@
 #include "follow.h"
 #include "lib/cleanup.h"
 
-/* a prediction above is none: nothing was sent yet to make one from */
-#define PAUSE_UNKNOWN_MS	1e9
-
 /**
  * struct view - one migration being shown
  * @self: for messages
@@ -60,10 +57,9 @@ static const char *text(const json_t *obj, const char *name)
 /* the prediction, for as long as there is one */
 static const char *predicted(const json_t *e, char *buf, size_t len)
 {
-	double ms = real(e, "predicted_pause_ms");
-
-	if (ms < PAUSE_UNKNOWN_MS)
-		snprintf(buf, len, "pause ~%.0f ms", ms);
+	if (json_is_number(json_object_get(e, "predicted_pause_ms")))
+		snprintf(buf, len, "pause ~%.0f ms",
+			 real(e, "predicted_pause_ms"));
 	else
 		snprintf(buf, len, "pause not known yet");
 	return buf;

@@ -33,10 +33,11 @@ static uint64_t predict(uint64_t goodput, uint64_t remaining,
 	double pages = 0;
 
 	if (remaining)
-		pages = goodput ? (double)remaining / goodput * NS : 1e18;
+		pages = goodput ? (double)remaining / goodput * NS :
+				  POLICY_UNKNOWN_NS;
 	pages += est->suspend_ns + est->harvest_ns + est->state_ns +
 		 est->restore_ns + 2 * est->round_trip_ns + est->compare_ns;
-	return pages < 1e18 ? (uint64_t)pages : (uint64_t)1e18;
+	return pages < POLICY_UNKNOWN_NS ? (uint64_t)pages : POLICY_UNKNOWN_NS;
 }
 
 /* rounds since what remained was last clearly below the best before it */

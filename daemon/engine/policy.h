@@ -54,12 +54,16 @@ struct policy_estimate {
 	uint64_t compare_ns;
 };
 
+/* longer than anything that is predicted */
+#define POLICY_UNKNOWN_NS	1000000000000000000ULL
+
 /**
  * struct policy_decision - what to do and why
  * @action: POLICY_*
  * @why: one word or two, for people and programs: "first", "progress",
  *	"converged", "no-progress", "round-limit"
- * @predicted_ns: pause if the switch-over began now
+ * @predicted_ns: pause if the switch-over began now, POLICY_UNKNOWN_NS while
+ *	nothing was sent yet
  * @goodput_Bps: wire bytes per second this was computed with
  */
 struct policy_decision {

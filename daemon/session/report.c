@@ -32,6 +32,12 @@ static json_t *ms(uint64_t ns)
 	return json_real((double)ns / NSEC_PER_MSEC);
 }
 
+/* null while nobody can know */
+static json_t *predicted(uint64_t ns)
+{
+	return ns < POLICY_UNKNOWN_NS ? ms(ns) : json_null();
+}
+
 static uint64_t per_second(uint64_t n, uint64_t ns)
 {
 	return ns ? (uint64_t)((double)n * NSEC_PER_SEC / ns) : 0;
@@ -85,7 +91,7 @@ void report_progress(struct reporter *rep, uint32_t round, uint64_t total,
 		"dirty_pages_per_s",
 		number(per_second(last->dirty_pages, last->since_ns)),
 		"goodput_Bps", number(goodput),
-		"predicted_pause_ms", ms(predicted_ns)));
+		"predicted_pause_ms", predicted(predicted_ns)));
 }
 
 void report_round(struct reporter *rep, const struct round_report *r,
@@ -114,7 +120,7 @@ void report_round(struct reporter *rep, const struct round_report *r,
 		"dirty_pages_per_s",
 		number(per_second(r->dirty_pages, r->since_ns)),
 		"goodput_Bps", number(per_second(t->bytes, r->ns)),
-		"predicted_pause_ms", ms(r->decision.predicted_ns),
+		"predicted_pause_ms", predicted(r->decision.predicted_ns),
 		"decision", r->decision.action == POLICY_SWITCH ? "switch" :
 								  "round",
 		"why", r->decision.why, "streams", streams);
@@ -155,7 +161,8 @@ void report_summary(struct reporter *rep, const struct summary *s)
 	if (!obj)
 		return;
 	json_object_set_new(obj, "pause_ms", pause_parts(s));
-	json_object_set_new(obj, "predicted_pause_ms", ms(s->predicted_ns));
+	json_object_set_new(obj, "predicted_pause_ms",
+			    predicted(s->predicted_ns));
 	if (s->why)
 		json_object_set_new(obj, "why", json_string(s->why));
 	json_object_set_new(obj, "streams", json_integer(s->streams));

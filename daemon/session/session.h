@@ -68,6 +68,7 @@ struct migration {
  * decision, why}, "result" {ok, error, rounds: [...], bytes_sent, guest_bytes,
  * goodput_Bps, pause_ms: {total, suspend, harvest, pages, state, restore,
  * digest, journal, resume}, predicted_pause_ms, streams, stream_id}.
+ * predicted_pause_ms is null until something was sent to predict it from.
  */
 struct reporter {
 	void (*event)(struct reporter *r, json_t *obj);

@@ -61,6 +61,9 @@ static void test_habits(void)
 	struct policy_decision d;
 	unsigned int n;
 
+	d = policy_decide(&cfg, NULL, 0, 256 * MB, &est);
+	ok(d.action == POLICY_ROUND && d.predicted_ns == POLICY_UNKNOWN_NS,
+	   "no prediction before anything was sent");
 	d = run(&(struct guest_model){ 256 * MB, 0, 0, 100 * MB }, &cfg, &n);
 	ok(n == 1 && !strcmp(d.why, "converged"), "idle: one round");
 	ok(d.predicted_ns == (2 + 8 + 20 + 25 + 2) * MS,
