@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Guest access without the module: ptrace, /proc, process_vm_*, cgroup v2
+ *
+ * The objects behind ``guest_user``. Handles of a stream share one struct
+ * user_stream within the worker process. Any thread may read, write, harvest
+ * and mark; all else (attach, track, suspend, resume, seal, state, destroy and
+ * the close of the last handle) is called by one thread, the *tracer*: ptrace
+ * knows threads, not processes.
+ *
+ * On the source the tracer seizes the guest for a suspend, and for a moment
+ * when a running guest is asked what only itself can tell: 0.1 to 0.3 ms for
+ * each thread that is stopped, one thread at a time. A target is traced by
+ * the thread that builds it already and is never seized: there a suspend is
+ * the freeze of its cgroup.
+ */
+#ifndef MSPD_GUEST_USER_H
+#define MSPD_GUEST_USER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+#include "guest/guest.h"
+
+struct user_track;
+struct user_watch;
+
+/**
+ * struct user_thread - a thread that the tracer holds
+ * @tid: in this process's PID namespace
+ * @inner: in the guest's innermost PID namespace
+ * @mask: its blocked signals
+ * @regs: its registers at the stop, with the kernel's restart codes
+ * @stopped: by job control, not by us alone: makes no calls
+ * @vfork: waits for a vforked child
+ * @dirty: it has made calls: its registers are to be put back
+ * @fixup: an interrupted call was turned into one that restarts
+ * @rseq_abort: it was in a critical section, which is given up
+ */
+struct user_thread {
+	pid_t tid;
+	int32_t inner;
+	uint64_t mask;
+	struct user_regs_struct regs;
+	bool stopped, vfork, dirty;
+	bool fixup, rseq_abort;
+};
+
+/**
+ * struct user_stream - what the handles of a stream share
+ * @id: stream ID
+ * @service: VASI_SERVICE_*
+ * @pid: the guest, in this process's PID namespace
+ * @refs: handles
+ * @target: the guest is built, and traced, by this process: it is not seized
+ *	and makes no calls
+ * @suspended: it stands still
+ * @sealed: so it does without this process
+ * @pidfd: of the guest; holds the lock that keeps other streams away
+ * @lock_fd: what is locked, if that is not @pidfd; else -1
+ * @proc: its directory in /proc
+ * @mem: /proc/PID/mem; reads nothing any more once the memory is gone
+ * @cgroup: directory of its cgroup, -1 = it has none of its own
+ * @cgroup_path: name of that
+ * @home: name of the cgroup it was in before it got @cgroup, NULL = the same
+ * @threads: threads held; of a guest that runs none
+ * @nr_threads: how many
+ * @max_threads: room
+ * @call_at: address of a syscall instruction in its vDSO, 0 = not looked for
+ * @state: VASI_STATE_*
+ * @reason: of an abort
+ * @suspended_at: CLOCK_MONOTONIC, 0 = is not
+ * @bytes_left: progress
+ * @count: VASI_COUNT_*
+ * @watch: watches for its end, NULL = nobody has asked
+ * @lock: serializes what the tracker does in several threads (not used by
+ *	anything above it)
+ * @track: the tracker's, NULL = off; see user_track_free()
+ */
+struct user_stream {
+	uint64_t id;
+	uint32_t service;
+	pid_t pid;
+	atomic_uint refs;
+	bool target;
+	atomic_bool suspended, sealed;
+	int pidfd, lock_fd, proc, mem, cgroup;
+	char *cgroup_path, *home;
+	struct user_thread *threads;
+	size_t nr_threads, max_threads;
+	uint64_t call_at;
+	uint32_t state, reason;
+	int64_t suspended_at;
+	_Atomic uint64_t bytes_left;
+	_Atomic uint64_t count[VASI_COUNT_MAX];
+	struct user_watch *watch;
+	pthread_mutex_t lock;
+	struct user_track *track;
+};
+
+struct user_guest {
+	struct guest guest;
+	struct user_stream *s;
+};
+
+static inline struct user_stream *user_of(const struct guest *g)
+{
+	return ((const struct user_guest *)g)->s;
+}
+
+/*
+ * 0, -ESRCH: the guest is gone, -ECANCELED: it has called exec or the stream
+ * was aborted. One system call; from any thread. What happens behind the call
+ * is not known, so ask it again when a result looks like either.
+ */
+int user_alive(const struct user_stream *s);
+
+/* -- inject.c: calls that the guest makes */
+
+/**
+ * user_syscall() - lets a thread of the source make one system call
+ * @s: stream; not of a target (-EBUSY)
+ * @tid: which thread, of @s->threads; 0 = any. Of a guest that is not
+ *	suspended any thread is stopped for the call and let go again
+ * @nr: number of the call
+ * @arg: its six arguments
+ * @ret: what the call returned, -errno included
+ *
+ * By the tracer only. All signals are blocked meanwhile. Returns 0, -ESRCH,
+ * -ECANCELED, -EBUSY (another traces it, or it is stopped), -ENOENT (there is
+ * no vDSO), -ETIMEDOUT (the thread waits in the kernel).
+ */
+int user_syscall(struct user_stream *s, pid_t tid, long nr,
+		 const uint64_t arg[6], long *ret);
+/*
+ * Likewise a call with memory: @arg[@at] becomes the address of a copy of @buf,
+ * which is what the call made of it afterwards. @len is at most
+ * USER_SCRATCH_BYTES. The memory is below the thread's stack, and is put back.
+ */
+int user_syscall_mem(struct user_stream *s, pid_t tid, long nr,
+		     const uint64_t arg[6], int at, void *buf, size_t len,
+		     long *ret);
+#define USER_SCRATCH_BYTES	1024
+
+/* -- user_pages.c */
+
+int user_read(struct guest *g, const struct vasi_range *vec, size_t n,
+	      void *data, size_t len, size_t *ret_done);
+int user_write(struct guest *g, const struct vasi_range *vec, size_t n,
+	       const void *data, size_t len, size_t *ret_done);
+
+/* -- user_track.c */
+
+int user_track(struct guest *g, int on);
+int user_harvest(struct guest *g, uint32_t space, uint64_t start, uint64_t end,
+		 uint64_t max_pages, struct vasi_range *vec, size_t len,
+		 size_t *ret_n, uint64_t *ret_end);
+int user_mark(struct guest *g, const struct vasi_range *vec, size_t n);
+int user_objects(struct guest *g, struct vasi_object *vec, size_t len,
+		 size_t *ret_n);
+/* stops tracking; the guest may be dead. Called once, with the last handle */
+void user_track_free(struct user_stream *s);
+/* 0 if any tracker works on this host, else -errno; asked once per process */
+int user_track_probe(void);
+
+#endif /* MSPD_GUEST_USER_H */
