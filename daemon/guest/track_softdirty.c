@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tracking by soft-dirty bits, for kernels that have nothing better
+ *
+ * The bits are read and cleared by two calls. What is written between the two
+ * would be lost: the guest is stopped for both, for about 10 ms per GiB, once
+ * for a whole pass.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "guest/track.h"
+#include "lib/cleanup.h"
+
+#define PAGE		4096ULL
+#define ENTRIES		8192	/* of one read */
+
+/* page frame of the zero page, 0: not known */
+static uint64_t zero_frame;
+
+static int clear_bits(int proc)
+{
+	_cleanup_close_ int fd = openat(proc, "clear_refs",
+					O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	return write(fd, "4", 1) == 1 ? 0 : -errno;
+}
+
+static int entry_of(int pagemap, const volatile char *at, uint64_t *ret)
+{
+	off_t pos = (off_t)((uintptr_t)at / PAGE * sizeof(*ret));
+
+	return pread(pagemap, ret, sizeof(*ret), pos) == sizeof(*ret) ? 0 : -EIO;
+}
+
+/* a page of our own is written, cleared, and written again */
+static int try_it(int proc, int pagemap, volatile char *at)
+{
+	uint64_t written, cleared, again, zero;
+
+	at[0] = 1;
+	if (entry_of(pagemap, at, &written) || clear_bits(proc) ||
+	    entry_of(pagemap, at, &cleared))
+		return -EOPNOTSUPP;
+	at[0] = 2;
+	if (entry_of(pagemap, at, &again))
+		return -EOPNOTSUPP;
+	/* a read of what was never written maps the zero page */
+	if (!at[PAGE] && !entry_of(pagemap, at + PAGE, &zero) &&
+	    zero & PAGEMAP_PRESENT)
+		zero_frame = zero & PAGEMAP_PFN;
+	return written & PAGEMAP_SOFT_DIRTY && again & PAGEMAP_SOFT_DIRTY &&
+	       !(cleared & PAGEMAP_SOFT_DIRTY) ? 0 : -EOPNOTSUPP;
+}
+
+static int softdirty_probe(void)
+{
+	_cleanup_close_ int proc = open("/proc/self",
+					O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int pagemap = open("/proc/self/pagemap",
+					   O_RDONLY | O_CLOEXEC);
+	void *at;
+	int r;
+
+	if (proc < 0 || pagemap < 0)
+		return -errno;
+	at = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	r = try_it(proc, pagemap, at);
+	munmap(at, 2 * PAGE);
+	return r;
+}
+
+static int softdirty_start(struct tracker *t)
+{
+	return clear_bits(t->host.proc);
+}
+
+/* bits that nobody looks at do no harm */
+static void softdirty_stop(struct tracker *t)
+{
+	(void)t;
+}
+
+uint64_t softdirty_categories(uint64_t entry, uint64_t zero)
+{
+	uint64_t c = 0;
+
+	if (entry & PAGEMAP_PRESENT) {
+		c = SCAN_PRESENT;
+		if (zero && (entry & PAGEMAP_PFN) == zero)
+			c |= SCAN_ZERO;
+		else if (entry & PAGEMAP_FILE)
+			c |= SCAN_FILE;
+	} else if (entry & PAGEMAP_SWAPPED) {
+		c = SCAN_SWAPPED;
+	}
+	if (entry & PAGEMAP_SOFT_DIRTY)
+		c |= SCAN_WRITTEN;
+	return c;
+}
+
+static bool wanted(enum track_scan what, uint64_t categories)
+{
+	bool there = categories & (SCAN_PRESENT | SCAN_SWAPPED);
+
+	switch (what) {
+	case TRACK_WRITTEN:
+		return categories & SCAN_WRITTEN;
+	case TRACK_THERE:
+	case TRACK_LOOK:
+		return there;
+	case TRACK_GONE:
+		return !there;
+	case TRACK_ALL:
+		break;
+	}
+	return true;
+}
+
+/* Runs of what is wanted; *@addr is where the entries are read from. */
+static int classify(struct tracker *t, enum track_scan what, uint64_t *addr,
+		    uint64_t end, uint64_t max_pages)
+{
+	uint64_t entry[ENTRIES], pages = 0;
+	int n = 0;
+
+	while (*addr < end) {
+		size_t i, len = (end - *addr) / PAGE;
+		int r;
+
+		if (len > ENTRIES)
+			len = ENTRIES;
+		r = track_pagemap(t, *addr, len, entry);
+		if (r)
+			return r;
+		for (i = 0; i < len; i++, *addr += PAGE) {
+			uint64_t c = softdirty_categories(entry[i], zero_frame);
+			struct scan_region *last = n ? &t->region[n - 1] : NULL;
+
+			if (!wanted(what, c))
+				continue;
+			if (what != TRACK_WRITTEN)
+				c &= ~(uint64_t)SCAN_WRITTEN;
+			if (max_pages && pages == max_pages)
+				return n;
+			if (last && last->end == *addr &&
+			    last->categories == c) {
+				last->end += PAGE;
+			} else if (n == TRACK_REGIONS) {
+				return n;
+			} else {
+				t->region[n++] = (struct scan_region){
+					*addr, *addr + PAGE, c,
+				};
+			}
+			pages++;
+		}
+	}
+	return n;
+}
+
+/* what was written is owed since the begin of the pass */
+static int softdirty_scan(struct tracker *t, enum track_scan what,
+			  uint64_t start, uint64_t end, uint64_t max_pages,
+			  uint64_t *ret_end)
+{
+	size_t i = track_find_line(t, start);
+	uint64_t at = start;
+	int n = 0;
+
+	*ret_end = end;
+	if (what == TRACK_WRITTEN)
+		return 0;
+	/* places without a mapping have no entries worth reading */
+	while (i < t->maps.n && t->maps.v[i].end <= start)
+		i++;
+	if (i < t->maps.n && t->maps.v[i].start > at)
+		at = t->maps.v[i].start;
+	if (i == t->maps.n || at >= end)
+		return 0;
+	if (t->maps.v[i].end < end)
+		end = t->maps.v[i].end;
+	n = classify(t, what, &at, end, max_pages);
+	*ret_end = at;
+	return n;
+}
+
+static int collect(struct tracker *t)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < t->maps.n && !r; i++) {
+		const struct map_line *line = &t->maps.v[i];
+		uint64_t at = line->start;
+
+		while (track_is_tracked(line) && at < line->end && !r) {
+			int n = classify(t, TRACK_WRITTEN, &at, line->end, 0);
+
+			if (n < 0)
+				return n;
+			for (int k = 0; k < n && !r; k++)
+				r = track_owe(t, t->region[k].start,
+					      t->region[k].end,
+					      VASI_REASON_DIRTY);
+		}
+	}
+	return r;
+}
+
+static int softdirty_begin(struct tracker *t, uint64_t start, uint64_t end)
+{
+	int r = t->host.stop(t->host.arg);
+
+	(void)start;
+	(void)end;
+	if (r)
+		return r;
+	/* the mappings were listed while the guest ran */
+	r = track_read_maps(t);
+	if (!r)
+		r = collect(t);
+	if (!r)
+		r = clear_bits(t->host.proc);
+	t->host.go(t->host.arg);
+	return r;
+}
+
+const struct track_ops track_softdirty = {
+	.name = "softdirty",
+	.probe = softdirty_probe,
+	.start = softdirty_start,
+	.stop = softdirty_stop,
+	.begin = softdirty_begin,
+	.scan = softdirty_scan,
+};

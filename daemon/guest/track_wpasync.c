@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tracking by asynchronous write protection (Linux 6.7)
+ *
+ * The guest makes a userfaultfd, by one system call, and gives it up again; a
+ * copy is kept here, and its life is that of the tracker: when the mover dies
+ * the kernel takes all protection away. Every private mapping is registered.
+ * The first write to a protected page takes the protection off, without
+ * anybody being asked; one call finds such pages and protects them again.
+ *
+ * What is not populated is not protected, so that a large reservation costs no
+ * page tables: a page that comes there counts as written.
+ *
+ * Protection ends when a mapping does. One that is not registered is new, also
+ * when it looks as the one before: all of it is reported.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "guest/track.h"
+#include "lib/cleanup.h"
+
+#define SELF_PAGES	4
+#define PAGE		4096ULL
+#define FEATURES	(SCAN_FEATURE_WP_ASYNC | SCAN_FEATURE_WP_UNPOPULATED)
+
+static int handshake(int uffd)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES };
+
+	if (ioctl(uffd, UFFDIO_API, &api))
+		return errno == EINVAL ? -EOPNOTSUPP : -errno;
+	return 0;
+}
+
+static int protect(int uffd, uint64_t start, uint64_t end)
+{
+	struct uffdio_register reg = {
+		.range = { start, end - start },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
+}
+
+static int scan_pages(int pagemap, struct scan_arg *arg)
+{
+	int n;
+
+	do
+		n = ioctl(pagemap, SCAN_IOCTL, arg);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* a page of our own is protected, written, and found */
+static int try_it(int uffd, int pagemap, volatile char *at)
+{
+	struct scan_region region;
+	struct scan_arg arg = {
+		.size = sizeof(arg), .flags = SCAN_PROTECT,
+		.start = (uintptr_t)at, .end = (uintptr_t)at + SELF_PAGES * PAGE,
+		.vec = (uintptr_t)&region, .vec_len = 1,
+		.mask = SCAN_WRITTEN, .anyof = SCAN_PRESENT | SCAN_SWAPPED,
+		.ret = SCAN_WRITTEN,
+	};
+	int r;
+
+	at[0] = 1;
+	at[PAGE] = 1;
+	r = protect(uffd, arg.start, arg.end);
+	if (r)
+		return r;
+	r = scan_pages(pagemap, &arg);
+	if (r < 0)
+		return r;
+	at[PAGE] = 2;
+	arg.walk_end = 0;
+	r = scan_pages(pagemap, &arg);
+	if (r < 0)
+		return r;
+	return r == 1 && region.start == arg.start + PAGE &&
+	       region.end == region.start + PAGE ? 0 : -EOPNOTSUPP;
+}
+
+static int wpasync_probe(void)
+{
+	_cleanup_close_ int uffd = -1, pagemap = -1;
+	void *at;
+	int r;
+
+	uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	if (uffd < 0)
+		return -errno;
+	r = handshake(uffd);
+	if (r)
+		return r;
+	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (pagemap < 0)
+		return -errno;
+	at = mmap(NULL, SELF_PAGES * PAGE, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	r = try_it(uffd, pagemap, at);
+	munmap(at, SELF_PAGES * PAGE);
+	return r;
+}
+
+/* In kernel mode nothing waits for an answer: no privilege is needed. */
+static int make_uffd(const struct track_host *host)
+{
+	const uint64_t flags[6] = { O_CLOEXEC | UFFD_USER_MODE_ONLY };
+	uint64_t args[6] = {};
+	int pidfd, fd, err;
+	long there;
+
+	pidfd = (int)syscall(SYS_pidfd_open, host->pid, 0);
+	if (pidfd < 0)
+		return -errno;
+	there = host->call(host->arg, SYS_userfaultfd, flags);
+	if (there < 0) {
+		close(pidfd);
+		return (int)there;
+	}
+	fd = (int)syscall(SYS_pidfd_getfd, pidfd, (int)there, 0);
+	err = errno;
+	close(pidfd);
+	args[0] = (uint64_t)there;
+	there = host->call(host->arg, SYS_close, args);
+	if (fd < 0)
+		return -err;
+	if (there < 0) {
+		close(fd);
+		return (int)there;
+	}
+	return fd;
+}
+
+static int wpasync_start(struct tracker *t)
+{
+	int r;
+
+	if (t->uffd >= 0)
+		return 0;
+	t->uffd = make_uffd(&t->host);
+	if (t->uffd < 0) {
+		r = t->uffd;
+		t->uffd = -1;
+		return r;
+	}
+	r = handshake(t->uffd);
+	if (r) {
+		close(t->uffd);
+		t->uffd = -1;
+	}
+	return r;
+}
+
+static void wpasync_stop(struct tracker *t)
+{
+	if (t->uffd >= 0)
+		close(t->uffd);
+	t->uffd = -1;
+}
+
+static int scan(struct tracker *t, struct scan_arg *arg)
+{
+	int n;
+
+	arg->size = sizeof(*arg);
+	arg->vec = (uintptr_t)t->region;
+	arg->vec_len = TRACK_REGIONS;
+	n = scan_pages(t->pagemap, arg);
+	if (n >= 0 && arg->walk_end <= arg->start)
+		return -EPROTO;
+	return n;
+}
+
+static int wpasync_scan(struct tracker *t, enum track_scan what,
+			uint64_t start, uint64_t end, uint64_t max_pages,
+			uint64_t *ret_end)
+{
+	const uint64_t there = SCAN_PRESENT | SCAN_SWAPPED;
+	struct scan_arg arg = {
+		.start = start, .end = end, .max_pages = max_pages,
+		.ret = there | SCAN_FILE | SCAN_ZERO | SCAN_HUGE,
+	};
+	int n;
+
+	switch (what) {
+	case TRACK_WRITTEN:
+		arg.mask = SCAN_WRITTEN;
+		/* fall through */
+	case TRACK_THERE:
+		arg.flags = SCAN_PROTECT;
+		/* fall through */
+	case TRACK_LOOK:
+		arg.anyof = there;
+		break;
+	case TRACK_GONE:
+		arg.inverted = there;
+		arg.mask = there;
+		arg.ret = there;
+		break;
+	case TRACK_ALL:
+		break;
+	}
+	n = scan(t, &arg);
+	if (n >= 0)
+		*ret_end = arg.walk_end;
+	return n;
+}
+
+/*
+ * Registers one by one what could not be at once. What has just gone is none
+ * of our business; what cannot be registered is reported each time.
+ */
+static int protect_lines(struct tracker *t, uint64_t start, uint64_t end)
+{
+	size_t i = track_find_line(t, start);
+	int r = 0;
+
+	for (; i < t->maps.n && t->maps.v[i].start < end && !r; i++) {
+		const struct map_line *line = &t->maps.v[i];
+		uint64_t from = line->start > start ? line->start : start;
+		uint64_t to = line->end < end ? line->end : end;
+
+		if (!track_is_tracked(line))
+			continue;
+		r = protect(t->uffd, from, to);
+		if (r && r != -ESRCH && r != -ENOMEM)
+			r = spans_add(&t->wild, from, to, 0);
+	}
+	return r;
+}
+
+/* finds mappings in [@start, @end) that are not registered */
+static int protect_new(struct tracker *t, uint64_t start, uint64_t end)
+{
+	int i, n, r = 0;
+
+	while (start < end && !r) {
+		struct scan_arg arg = {
+			.start = start, .end = end, .ret = SCAN_WPALLOWED,
+			.inverted = SCAN_WPALLOWED, .mask = SCAN_WPALLOWED,
+		};
+
+		n = scan(t, &arg);
+		if (n < 0)
+			return n;
+		for (i = 0; i < n && !r; i++) {
+			const struct scan_region *x = &t->region[i];
+			uint64_t a, b;
+
+			r = track_owe(t, x->start, x->end,
+				      pageset_run(&t->told, x->start, x->end,
+						  &a, &b) ? VASI_REASON_EVENT :
+							    VASI_REASON_FIRST);
+			if (r)
+				return r;
+			r = protect(t->uffd, x->start, x->end);
+			if (r && r != -ESRCH && r != -ENOMEM)
+				r = protect_lines(t, x->start, x->end);
+		}
+		start = arg.walk_end;
+	}
+	return r;
+}
+
+/* an exec or an exit leaves an address space behind that has nothing in it */
+static int still_there(struct tracker *t)
+{
+	struct uffdio_writeprotect none = {
+		.range = { 0x7fffffffe000, PAGE },
+	};
+
+	if (!ioctl(t->uffd, UFFDIO_WRITEPROTECT, &none) || errno != ESRCH)
+		return 0;
+	return -ESRCH;
+}
+
+static int wpasync_begin(struct tracker *t, uint64_t start, uint64_t end)
+{
+	uint64_t from, to;
+	int r = spans_remove(&t->wild, start, end);
+
+	while (!r && track_next_run(t, &start, end, &from, &to))
+		r = protect_new(t, from, to);
+	return r ? r : still_there(t);
+}
+
+const struct track_ops track_wpasync = {
+	.name = "wpasync",
+	.probe = wpasync_probe,
+	.start = wpasync_start,
+	.stop = wpasync_stop,
+	.begin = wpasync_begin,
+	.scan = wpasync_scan,
+};

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory of a guest without the module, as the handles of a stream see it
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include "guest/track.h"
+#include "guest/user.h"
+#include "guest/user_mem.h"
+
+/**
+ * struct user_track - what works on a stream's memory
+ * @mem: content, objects, mappings
+ * @tracker: NULL = never started
+ * @tracked: it is
+ */
+struct user_track {
+	struct user_mem mem;
+	struct tracker *tracker;
+	bool tracked;
+};
+
+static long call(void *arg, long nr, const uint64_t *args)
+{
+	long ret;
+	int r = user_syscall(arg, 0, nr, args, &ret);
+
+	return r ? r : ret;
+}
+
+static int stop(void *arg)
+{
+	const struct user_stream *s = arg;
+
+	return s->suspended ? 0 : -EBUSY;
+}
+
+static void go(void *arg)
+{
+	(void)arg;
+}
+
+static int gone(void *arg)
+{
+	return user_alive(arg);
+}
+
+static struct user_track *get(struct user_stream *s)
+{
+	struct user_track *t;
+
+	pthread_mutex_lock(&s->lock);
+	t = s->track;
+	if (!t) {
+		t = calloc(1, sizeof(*t));
+		if (t)
+			user_mem_init(&t->mem, s->pid, s->proc, s->mem,
+				      s->service);
+		s->track = t;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return t;
+}
+
+/* it looks the same from below: an exec has ended the memory as well */
+static int result(const struct user_stream *s, int r)
+{
+	int why = r == -ESRCH ? user_alive(s) : 0;
+
+	return why ? why : r;
+}
+
+int user_read(struct guest *g, const struct vasi_range *vec, size_t n,
+	      void *data, size_t len, size_t *ret_done)
+{
+	struct user_stream *s = user_of(g);
+	struct user_track *t = get(s);
+
+	if (!t)
+		return -ENOMEM;
+	return result(s, user_mem_read(&t->mem, vec, n, data, len, ret_done));
+}
+
+int user_write(struct guest *g, const struct vasi_range *vec, size_t n,
+	       const void *data, size_t len, size_t *ret_done)
+{
+	struct user_stream *s = user_of(g);
+	struct user_track *t = get(s);
+
+	if (!t)
+		return -ENOMEM;
+	return result(s, user_mem_write(&t->mem, vec, n, data, len, ret_done));
+}
+
+int user_track(struct guest *g, int on)
+{
+	struct user_stream *s = user_of(g);
+	const struct track_host host = {
+		.pid = s->pid, .proc = s->proc, .call = call, .stop = stop,
+		.go = go, .gone = gone, .arg = s,
+	};
+	struct user_track *t = get(s);
+	int r = 0;
+
+	if (!t)
+		return -ENOMEM;
+	if (on && !t->tracker)
+		r = tracker_new(&t->tracker, &host);
+	if (!r && t->tracker)
+		r = tracker_track(t->tracker, on);
+	t->tracked = on && !r;
+	return result(s, r);
+}
+
+int user_harvest(struct guest *g, uint32_t space, uint64_t start, uint64_t end,
+		 uint64_t max_pages, struct vasi_range *vec, size_t len,
+		 size_t *ret_n, uint64_t *ret_end)
+{
+	struct user_stream *s = user_of(g);
+	struct user_track *t = get(s);
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	if (space)
+		r = user_mem_object_harvest(&t->mem, space, start, end,
+					    max_pages, vec, len, ret_n,
+					    ret_end);
+	else if (!t->tracker)
+		r = -EBUSY;
+	else
+		r = tracker_harvest(t->tracker, start, end, max_pages, vec,
+				    len, ret_n, ret_end);
+	return result(s, r);
+}
+
+int user_mark(struct guest *g, const struct vasi_range *vec, size_t n)
+{
+	struct user_stream *s = user_of(g);
+	struct user_track *t = get(s);
+
+	if (!t)
+		return -ENOMEM;
+	return t->tracker ? tracker_mark(t->tracker, vec, n) : -EBUSY;
+}
+
+int user_objects(struct guest *g, struct vasi_object *vec, size_t len,
+		 size_t *ret_n)
+{
+	struct user_stream *s = user_of(g);
+	struct user_track *t = get(s);
+
+	if (!t)
+		return -ENOMEM;
+	return result(s, user_mem_objects(&t->mem, s->suspended, vec, len,
+					  ret_n));
+}
+
+int user_mappings(struct guest *g, struct vasi_mapping *vec, size_t len,
+		  size_t *ret_n)
+{
+	struct user_stream *s = user_of(g);
+	struct user_track *t = get(s);
+
+	if (!t)
+		return -ENOMEM;
+	return result(s, user_mem_mappings(&t->mem, s->suspended, t->tracked,
+					   vec, len, ret_n));
+}
+
+void user_track_count(struct user_stream *s, uint64_t *count)
+{
+	struct user_track *t = get(s);
+
+	if (!t)
+		return;
+	if (t->tracker)
+		tracker_count(t->tracker, count);
+	pthread_mutex_lock(&t->mem.lock);
+	count[VASI_COUNT_READ_BYTES] += t->mem.read_bytes;
+	count[VASI_COUNT_WRITE_BYTES] += t->mem.write_bytes;
+	pthread_mutex_unlock(&t->mem.lock);
+}
+
+void user_track_free(struct user_stream *s)
+{
+	struct user_track *t = s->track;
+
+	s->track = NULL;
+	if (!t)
+		return;
+	tracker_free(t->tracker);
+	user_mem_fini(&t->mem);
+	free(t);
+}
+
+int user_track_probe(void)
+{
+	return track_chosen() ? 0 : -EOPNOTSUPP;
+}
