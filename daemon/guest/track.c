@@ -390,6 +390,7 @@ static int missing_file(struct tracker *t, uint64_t start, uint64_t end)
 	uint64_t next;
 	int i, n, r = 0;
 
+	t->room = TRACK_REGIONS;
 	for (; start < end && !r; start = next) {
 		n = t->ops->scan(t, TRACK_ALL, start, end, 0, &next);
 		if (n < 0)
@@ -412,6 +413,7 @@ static int missing_anon(struct tracker *t, uint64_t start, uint64_t end)
 	uint64_t next;
 	int i, n, r = 0;
 
+	t->room = TRACK_REGIONS;
 	for (; start < end && !r; start = next) {
 		n = t->ops->scan(t, TRACK_GONE, start, end, 0, &next);
 		if (n < 0)
@@ -547,6 +549,7 @@ static int begin(struct tracker *t, uint64_t start, uint64_t end)
 		r = track_read_maps(t);
 	if (!r)
 		r = prune(t, start, end);
+	t->room = TRACK_REGIONS;
 	if (!r)
 		r = t->ops->begin(t, start, end);
 	return r;
@@ -649,6 +652,10 @@ static int harvest(struct tracker *t, uint64_t start, uint64_t end,
 
 			if (max_pages)
 				left = max_pages - pages;
+			/* no more than can be told: the rest would be owed */
+			t->room = (len - *ret_n + 1) / 2;
+			if (!t->room || t->room > TRACK_REGIONS)
+				t->room = t->room ? TRACK_REGIONS : 1;
 			t->nr_items = 0;
 			r = step(t, from, to, left, &all, &seen);
 			if (r)

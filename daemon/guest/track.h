@@ -75,8 +75,8 @@ struct tracker;
  * @stop: leaves nothing behind in the guest
  * @begin: begins a pass over [@start, @end) of the mappings in t->maps: what is
  *	to be reported whatever it is goes to track_owe()
- * @scan: fills t->region from [@start, @end), at most @max_pages if not 0; the
- *	number of regions, @ret_end where to go on
+ * @scan: fills t->region from [@start, @end), at most t->room of them and
+ *	@max_pages if not 0; the number of regions, @ret_end where to go on
  */
 struct track_ops {
 	const char *name;
@@ -102,6 +102,7 @@ struct track_ops {
  * @wild: of these what cannot be protected
  * @told: pages that were reported as there
  * @missing: scratch: pages of @told that have gone
+ * @room: regions that the next scan may find, at most TRACK_REGIONS
  * @region: output of a scan
  * @nr_items: entries of @item
  * @max_items: room
@@ -119,6 +120,7 @@ struct tracker {
 	struct spans owed, wild;
 	struct pageset told;
 	struct spans missing;
+	size_t room;
 	struct scan_region region[TRACK_REGIONS];
 	size_t nr_items, max_items;
 	struct vasi_range *item;

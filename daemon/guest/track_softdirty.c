@@ -153,7 +153,7 @@ static int classify(struct tracker *t, enum track_scan what, uint64_t *addr,
 			if (last && last->end == *addr &&
 			    last->categories == c) {
 				last->end += PAGE;
-			} else if (n == TRACK_REGIONS) {
+			} else if (n == (int)t->room) {
 				return n;
 			} else {
 				t->region[n++] = (struct scan_region){

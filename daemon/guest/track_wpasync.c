@@ -174,7 +174,7 @@ static int scan(struct tracker *t, struct scan_arg *arg)
 
 	arg->size = sizeof(*arg);
 	arg->vec = (uintptr_t)t->region;
-	arg->vec_len = TRACK_REGIONS;
+	arg->vec_len = t->room;
 	n = scan_pages(t->pagemap, arg);
 	if (n >= 0 && arg->walk_end <= arg->start)
 		return -EPROTO;

@@ -421,8 +421,7 @@ static void the_end(void)
 	doer_stop(&guest);
 	ok(!harvest(&guest, low, high, NULL, NULL, NULL),
 	   "harvest of a stopped guest");
-	kill(guest.pid, SIGKILL);
-	must(waitpid(guest.pid, NULL, 0) == guest.pid);
+	doer_kill(&guest);
 	ok(harvest(&guest, low, high, NULL, NULL, NULL) == -ESRCH,
 	   "after the guest's end");
 }

@@ -142,15 +142,23 @@ int64_t doer_do(struct doer *d, int what, int64_t a, int64_t b, int64_t c)
 	return d->box->result;
 }
 
+void doer_kill(struct doer *d)
+{
+	kill(d->pid, SIGKILL);
+	while (waitpid(d->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	/* the number may be another's soon */
+	d->pid = 0;
+}
+
 void doer_end(struct doer *d)
 {
 	tracker_free(d->t);
 	user_mem_fini(&d->mem);
 	close(d->proc);
 	close(d->memfd);
-	kill(d->pid, SIGKILL);
-	while (waitpid(d->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	if (d->pid)
+		doer_kill(d);
 	munmap(d->box, PAGE);
 }
 

@@ -47,6 +47,8 @@ void doer_start(struct doer *d, int64_t (*act)(int what, int64_t *arg),
 		void (*run)(void));
 /* has it do one thing and waits until that is done */
 int64_t doer_do(struct doer *d, int what, int64_t a, int64_t b, int64_t c);
+/* ends the guest, but not its tracker */
+void doer_kill(struct doer *d);
 void doer_end(struct doer *d);
 /* all its threads, until doer_go() */
 void doer_stop(struct doer *d);
