@@ -2,8 +2,9 @@
 /*
  * Guest access: everything the mover does to a guest's memory and threads
  *
- * One interface, one implementation today: kmod.c, through /dev/vasi. Ranges,
- * records and counters are those of <linux/vasi.h>, whatever is behind.
+ * One interface and two implementations: kmod.c, through /dev/vasi, and user.c,
+ * by what every kernel offers. Ranges, records and counters are those of
+ * <linux/vasi.h>, whatever is behind.
  *
  * All calls return >= 0 or -errno with the meaning of the table in
  * <linux/vasi.h>; -ESRCH: the guest is gone, -ECANCELED: the stream was
@@ -33,7 +34,7 @@ struct guest_holdup {
 
 /**
  * struct guest_access - one way to reach guests
- * @name: as in the configuration and in JSON ("vasi")
+ * @name: as in the configuration and in JSON ("vasi", "user")
  * @probe: 0 if usable on this host, else -errno; @ret may be NULL
  * @sealed: lists sealed streams, held or not; -EMSGSIZE: there are more
  * @attach: opens a new stream on process @pid
@@ -103,5 +104,6 @@ struct guest {
 };
 
 extern const struct guest_access guest_kmod;
+extern const struct guest_access guest_user;
 
 #endif /* MSPD_GUEST_GUEST_H */

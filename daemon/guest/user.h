@@ -5,14 +5,18 @@
  * The objects behind ``guest_user``. Handles of a stream share one struct
  * user_stream within the worker process. Any thread may read, write, harvest
  * and mark; all else (attach, track, suspend, resume, seal, state, destroy and
- * the close of the last handle) is called by one thread, the *tracer*: ptrace
- * knows threads, not processes.
+ * the close of the last handle) is for one thread at a time.
  *
- * On the source the tracer seizes the guest for a suspend, and for a moment
- * when a running guest is asked what only itself can tell: 0.1 to 0.3 ms for
- * each thread that is stopped, one thread at a time. A target is traced by
- * the thread that builds it already and is never seized: there a suspend is
- * the freeze of its cgroup.
+ * ptrace knows threads, not processes: what it does here is done by a thread of
+ * the stream's own, the *tracer*, which lives as long as the guest is stopped.
+ * Its end, like that of the whole process, lets the guest run on from wherever
+ * it was stopped, also threads that had not come to their stop yet.
+ *
+ * On the source the guest is seized for a suspend, and one thread of a running
+ * guest for a moment when it is asked what only itself can tell: by state()
+ * and by the start of tracking, less than 1 ms on an idle machine. A target is
+ * traced by the thread that builds it already and is never seized: there a
+ * suspend is the freeze of its cgroup.
  */
 #ifndef MSPD_GUEST_USER_H
 #define MSPD_GUEST_USER_H
@@ -27,6 +31,7 @@
 #include "guest/guest.h"
 
 struct user_track;
+struct user_tracer;
 struct user_watch;
 
 /**
@@ -36,8 +41,7 @@ struct user_watch;
  * @mask: its blocked signals
  * @regs: its registers at the stop, with the kernel's restart codes
  * @stopped: by job control, not by us alone: makes no calls
- * @vfork: waits for a vforked child
- * @dirty: it has made calls: its registers are to be put back
+ * @blocked: all its signals are blocked, for calls: @mask is to be put back
  * @fixup: an interrupted call was turned into one that restarts
  * @rseq_abort: it was in a critical section, which is given up
  */
@@ -46,7 +50,7 @@ struct user_thread {
 	int32_t inner;
 	uint64_t mask;
 	struct user_regs_struct regs;
-	bool stopped, vfork, dirty;
+	bool stopped, blocked;
 	bool fixup, rseq_abort;
 };
 
@@ -64,9 +68,11 @@ struct user_thread {
  * @lock_fd: what is locked, if that is not @pidfd; else -1
  * @proc: its directory in /proc
  * @mem: /proc/PID/mem; reads nothing any more once the memory is gone
- * @cgroup: directory of its cgroup, -1 = it has none of its own
+ * @cgroup: directory of the cgroup that has it alone, -1 = not looked for
  * @cgroup_path: name of that
  * @home: name of the cgroup it was in before it got @cgroup, NULL = the same
+ * @frozen: by us
+ * @tracer: who holds @threads, NULL = nobody
  * @threads: threads held; of a guest that runs none
  * @nr_threads: how many
  * @max_threads: room
@@ -88,8 +94,10 @@ struct user_stream {
 	atomic_uint refs;
 	bool target;
 	atomic_bool suspended, sealed;
+	bool frozen;
 	int pidfd, lock_fd, proc, mem, cgroup;
 	char *cgroup_path, *home;
+	struct user_tracer *tracer;
 	struct user_thread *threads;
 	size_t nr_threads, max_threads;
 	uint64_t call_at;
@@ -119,6 +127,36 @@ static inline struct user_stream *user_of(const struct guest *g)
  */
 int user_alive(const struct user_stream *s);
 
+/*
+ * Takes the lock that keeps other streams away, which ends with its holder;
+ * -EBUSY. It is on the process, so needs no directory that all movers share.
+ */
+int user_lock(struct user_stream *s);
+
+/* -- user_stop.c: the tracer, and threads that it stops */
+
+/*
+ * Calls @fn in the tracer's thread, which is made if there is none; then the
+ * guest's threads that @fn has stopped are let go when it returns, and the
+ * tracer ends. Returns what @fn returns, -EBUSY on a target.
+ */
+int user_trace(struct user_stream *s, int (*fn)(struct user_stream *s,
+						void *arg), void *arg);
+/*
+ * For @fn of user_trace(): stops thread @tid, 0 = all of them and whatever they
+ * make meanwhile. -ETIMEDOUT: it did not stop by @deadline, @ret_holdup (may be
+ * NULL) says why; -EPERM: another process traces it; -ESRCH.
+ */
+int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
+	      struct guest_holdup *ret_holdup);
+/* waits for the next stop of a thread; -ESRCH when it ended, -ETIMEDOUT */
+int user_wait(pid_t tid, int64_t deadline, int *ret_status);
+/* stops all for good (until user_release()); as user_stop() */
+int user_hold(struct user_stream *s, int64_t deadline,
+	      struct guest_holdup *ret_holdup);
+/* lets all threads go that user_hold() has stopped */
+void user_release(struct user_stream *s);
+
 /* -- inject.c: calls that the guest makes */
 
 /**
@@ -130,7 +168,7 @@ int user_alive(const struct user_stream *s);
  * @arg: its six arguments
  * @ret: what the call returned, -errno included
  *
- * By the tracer only. All signals are blocked meanwhile. Returns 0, -ESRCH,
+ * All signals are blocked meanwhile. Returns 0, -ESRCH,
  * -ECANCELED, -EBUSY (another traces it, or it is stopped), -ENOENT (there is
  * no vDSO), -ETIMEDOUT (the thread waits in the kernel).
  */
@@ -145,15 +183,62 @@ int user_syscall_mem(struct user_stream *s, pid_t tid, long nr,
 		     const uint64_t arg[6], int at, void *buf, size_t len,
 		     long *ret);
 #define USER_SCRATCH_BYTES	1024
+/* the same within user_trace(), by a thread that is stopped */
+int user_inject(struct user_stream *s, struct user_thread *t, long nr,
+		const uint64_t arg[6], long *ret);
+int user_inject_mem(struct user_stream *s, struct user_thread *t, long nr,
+		    const uint64_t arg[6], int at, void *buf, size_t len,
+		    long *ret);
+/* the thread has made its last call for now: puts its signal mask back */
+void user_inject_end(struct user_thread *t);
 
-/* -- user_pages.c */
+/* -- user_seal.c: the cgroup v2 freezer, and the mark of a sealed guest */
+
+/* where cgroup2 is mounted, "" if it is not */
+const char *user_cgroup_root(void);
+/*
+ * Gives the guest a cgroup of its own if it has none: a child of the one that
+ * it is in, so that limits and accounting stay. -EBUSY: others are in its own
+ * one as well, -EOPNOTSUPP: that cannot be.
+ */
+int user_cgroup_own(struct user_stream *s);
+/* puts it back where it was, if it is not sealed, and closes the directory */
+void user_cgroup_leave(struct user_stream *s);
+int user_freeze(struct user_stream *s);
+int user_thaw(struct user_stream *s);
+/*
+ * Waits until all threads are frozen or in a tracer's hand; with @parked none
+ * of them in one. -ETIMEDOUT, -ESRCH, -ECANCELED.
+ */
+int user_frozen(struct user_stream *s, int64_t deadline, bool parked,
+		struct guest_holdup *ret_holdup);
+/* writes the mark, or renews it */
+int user_mark_sealed(struct user_stream *s);
+int user_unmark_sealed(struct user_stream *s);
+/* as in struct guest_access */
+int user_sealed(struct vasi_stream_info *vec, size_t len, size_t *ret_n);
+/* Is the process of @s->proc sealed by any stream? */
+bool user_is_sealed(const struct user_stream *s);
+/* fills the stream's description in from the mark; -ENOENT */
+int user_find_sealed(struct user_stream *s, uint32_t service,
+		     uint64_t stream_id);
+
+/* -- user_watch.c: tells of the guest's end */
+
+/* a descriptor that shows POLLHUP when user_alive() would fail; or -errno */
+int user_watch_fd(struct user_stream *s);
+void user_watch_free(struct user_stream *s);
+
+/* -- user_state.c */
+
+int user_state(struct guest *g, void **ret_buf, size_t *ret_len);
+
+/* -- user_track.c: all that is done to memory */
 
 int user_read(struct guest *g, const struct vasi_range *vec, size_t n,
 	      void *data, size_t len, size_t *ret_done);
 int user_write(struct guest *g, const struct vasi_range *vec, size_t n,
 	       const void *data, size_t len, size_t *ret_done);
-
-/* -- user_track.c */
 
 int user_track(struct guest *g, int on);
 int user_harvest(struct guest *g, uint32_t space, uint64_t start, uint64_t end,
@@ -162,6 +247,11 @@ int user_harvest(struct guest *g, uint32_t space, uint64_t start, uint64_t end,
 int user_mark(struct guest *g, const struct vasi_range *vec, size_t n);
 int user_objects(struct guest *g, struct vasi_object *vec, size_t len,
 		 size_t *ret_n);
+/* flags of mappings; see user_mem_mappings() for how fresh they are */
+int user_mappings(struct guest *g, struct vasi_mapping *vec, size_t len,
+		  size_t *ret_n);
+/* adds its counters to @count, an array of VASI_COUNT_MAX */
+void user_track_count(struct user_stream *s, uint64_t *count);
 /* stops tracking; the guest may be dead. Called once, with the last handle */
 void user_track_free(struct user_stream *s);
 /* 0 if any tracker works on this host, else -errno; asked once per process */

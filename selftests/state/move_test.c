@@ -2,7 +2,7 @@
 /*
  * Processes that are moved within one host and look at themselves afterwards
  *
- * Through the module where it is loaded, else through its stand-in.
+ * Through the module where it is loaded, else without it.
  */
 #include <fcntl.h>
 #include <libgen.h>
@@ -17,7 +17,6 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "mover.h"
-#include "ptrace_guest.h"
 #include "state/procfile.h"
 #include "state_guest.h"
 #include "tap.h"
@@ -256,7 +255,6 @@ static bool usable(void)
 
 int main(int argc, char **argv)
 {
-	const bool module = move_access() == &guest_kmod;
 	ssize_t n;
 	size_t i;
 
@@ -270,14 +268,14 @@ int main(int argc, char **argv)
 	test_refused();
 	for (i = 0; state_guests[i]; i++)
 		if (argc < 2 || !strcmp(argv[1], state_guests[i]))
-			test_guest(state_guests[i], module ? 3 : 1, 0, false);
+			test_guest(state_guests[i], 3, 0, false);
 	if (argc < 2) {
 		test_guest("identity", 1, MOVE_PREPARED, false);
 		test_guest("memory", 1, MOVE_FINISHED, false);
 		test_guest("births", 1, MOVE_PARKED, false);
 		/* what was given up is in nobody's way */
 		test_guest("trap", 1, 0, false);
-		test_guest("clocks", module ? 3 : 1, 0, true);
+		test_guest("clocks", 3, 0, true);
 		test_file_changed();
 	}
 	rmdir(dirname((char *)move_cgroup("x")));

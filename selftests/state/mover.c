@@ -10,7 +10,6 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "mover.h"
-#include "ptrace_guest.h"
 #include "state/maps.h"
 #include "state/records.h"
 
@@ -34,7 +33,7 @@ struct mover {
 
 const struct guest_access *move_access(void)
 {
-	return guest_kmod.probe(NULL) ? &guest_ptrace : &guest_kmod;
+	return guest_kmod.probe(NULL) ? &guest_user : &guest_kmod;
 }
 
 const char *move_cgroup(const char *name)
@@ -304,7 +303,6 @@ int move_guest(struct move *m)
 	int r;
 
 	v.data = malloc(DATA_BYTES);
-	ptrace_guest_cgroup = m->cgroup;
 	r = v.data ? source_ready(&v, &early) : -ENOMEM;
 	/* the last byte of the image is padding */
 	if (!r && m->other_kernel && early->process->vdso_pages.len)

@@ -41,7 +41,7 @@ struct move {
 enum move_step { MOVE_PREPARED = 1, MOVE_FINISHED, MOVE_PARKED };
 
 int move_guest(struct move *m);
-/* the way of access on this host: the module, or ptrace */
+/* the way of access on this host: the module, or without it */
 const struct guest_access *move_access(void);
 /* directory below a cgroup2 mount of the name, NULL if there is none */
 const char *move_cgroup(const char *name);

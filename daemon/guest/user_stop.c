@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The tracer, and how it stops the guest's threads
+ *
+ * A thread is stopped where it would take a signal: it sleeps in no call any
+ * more, and what becomes of an interrupted one is decided by the kernel when
+ * the thread goes on. So its registers are left as they are, with two
+ * exceptions: calls that have failed with EINTR for the stop alone are made to
+ * restart, and a restartable sequence is given up, since a thread that makes
+ * calls leaves it.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include "guest/user.h"
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "state/procfile.h"
+#include "state/regs.h"
+
+#define POLL_FIRST_NS	20000
+#define POLL_MAX_NS	1000000
+#define PASSES_LATE	3
+
+struct user_tracer {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct user_stream *s;
+	int (*fn)(struct user_stream *s, void *arg);
+	void *arg;
+	int ret;
+	bool end;
+};
+
+/* -- one stop */
+
+int user_wait(pid_t tid, int64_t deadline, int *ret_status)
+{
+	struct timespec pause = { 0, POLL_FIRST_NS };
+
+	for (;;) {
+		pid_t got = waitpid(tid, ret_status,
+				    __WALL | __WNOTHREAD | WNOHANG);
+
+		if (got == tid)
+			return WIFSTOPPED(*ret_status) ? 0 : -ESRCH;
+		if (got < 0 && errno != EINTR)
+			return -ESRCH;
+		if (now_ns() >= deadline)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < POLL_MAX_NS)
+			pause.tv_nsec *= 2;
+	}
+}
+
+static int thread_file(const struct user_stream *s, pid_t tid,
+		       const char *name, char **ret)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "task/%d/%s", tid, name);
+	return procfile_read(s->proc, path, ret, NULL);
+}
+
+static uint64_t hex_field(const char *text, const char *key)
+{
+	const char *f = procfile_field(text, key);
+
+	return f ? strtoull(f, NULL, 16) : 0;
+}
+
+/* the last of the numbers in the line */
+static int32_t inner_tid(const char *status)
+{
+	const char *f = procfile_field(status, "NSpid"), *end;
+
+	if (!f)
+		return 0;
+	end = strchrnul(f, '\n');
+	while (end > f && end[-1] != '\t' && end[-1] != ' ')
+		end--;
+	return atoi(end);
+}
+
+static bool is_socket(const struct user_stream *s, uint64_t fd)
+{
+	char path[32], to[16];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "fd/%d", (int)fd);
+	n = readlinkat(s->proc, path, to, sizeof(to));
+	return n > 7 && !memcmp(to, "socket:", 7);
+}
+
+/*
+ * Calls that give up with EINTR for every interruption, although nothing has
+ * happened yet. (Sockets with a timeout are the reason for all that read and
+ * write.)
+ */
+static bool may_restart(const struct user_stream *s,
+			const struct user_regs_struct *regs)
+{
+	switch (regs->orig_rax) {
+	case __NR_epoll_wait:
+	case __NR_epoll_pwait:
+	case __NR_epoll_pwait2:
+	case __NR_rt_sigtimedwait:
+	case __NR_semop:
+	case __NR_semtimedop:
+	case __NR_io_getevents:
+	case __NR_io_pgetevents:
+	case __NR_io_uring_enter:
+	case __NR_accept:
+	case __NR_accept4:
+	case __NR_connect:
+	case __NR_recvfrom:
+	case __NR_recvmsg:
+	case __NR_recvmmsg:
+	case __NR_sendto:
+	case __NR_sendmsg:
+	case __NR_sendmmsg:
+		return true;
+	case __NR_read:
+	case __NR_readv:
+	case __NR_write:
+	case __NR_writev:
+		return is_socket(s, regs->rdi);
+	default:
+		return false;
+	}
+}
+
+/*
+ * EINTR that was meant for the stop alone becomes the code that restarts the
+ * call, or still gives EINTR if a signal handler comes to run. A call with a
+ * signal mask of its own is restarted even so: that mask is lost when the
+ * thread makes calls, and is back, with the signal, when it is made again.
+ */
+static void fix_eintr(const struct user_stream *s, struct user_thread *t,
+		      const char *status)
+{
+	const uint64_t blocked = hex_field(status, "SigBlk");
+	const uint64_t pending = hex_field(status, "SigPnd") |
+				 hex_field(status, "ShdPnd");
+
+	if ((long)t->regs.orig_rax < 0 || (long)t->regs.rax != -EINTR ||
+	    (pending & ~blocked && blocked == t->mask) ||
+	    !may_restart(s, &t->regs))
+		return;
+	t->regs.rax = (unsigned long)-ERESTARTNOHAND;
+	t->fixup = true;
+}
+
+static bool guest_bytes(const struct user_stream *s, uint64_t at, void *to,
+			size_t len)
+{
+	return pread(s->mem, to, len, (off_t)at) == (ssize_t)len;
+}
+
+/* as the kernel would have done when the thread was scheduled there */
+static void leave_rseq(const struct user_stream *s, struct user_thread *t)
+{
+	struct { uint32_t version, flags; uint64_t start, len, abort; } cs;
+	struct __ptrace_rseq_configuration c = { 0 };
+	uint64_t at;
+
+	if ((long)t->regs.orig_rax >= 0 ||
+	    ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(c), &c) < 0 ||
+	    !c.rseq_abi_pointer ||
+	    !guest_bytes(s, c.rseq_abi_pointer + 8, &at, sizeof(at)) ||
+	    !at || !guest_bytes(s, at, &cs, sizeof(cs)) ||
+	    t->regs.rip - cs.start >= cs.len)
+		return;
+	t->regs.rip = cs.abort;
+	t->rseq_abort = true;
+}
+
+static struct user_thread *thread_of(struct user_stream *s, pid_t tid)
+{
+	for (size_t i = 0; i < s->nr_threads; i++)
+		if (s->threads[i].tid == tid)
+			return &s->threads[i];
+	return NULL;
+}
+
+static void forget(struct user_stream *s, pid_t tid)
+{
+	struct user_thread *t = thread_of(s, tid);
+
+	if (t)
+		*t = s->threads[--s->nr_threads];
+}
+
+/* a thread that has come to its stop */
+static int look_at(struct user_stream *s, struct user_thread *t)
+{
+	_cleanup_free_ char *status = NULL;
+	int r = thread_file(s, t->tid, "status", &status);
+
+	if (r)
+		return r;
+	if (ptrace(PTRACE_GETREGS, t->tid, 0, &t->regs) ||
+	    ptrace(PTRACE_GETSIGMASK, t->tid, sizeof(t->mask), &t->mask))
+		return -errno;
+	t->inner = inner_tid(status);
+	fix_eintr(s, t, status);
+	leave_rseq(s, t);
+	if ((t->fixup || t->rseq_abort) &&
+	    ptrace(PTRACE_SETREGS, t->tid, 0, &t->regs))
+		return -errno;
+	return 0;
+}
+
+static int seize(struct user_stream *s, pid_t tid)
+{
+	struct user_thread *t;
+
+	if (s->nr_threads == s->max_threads) {
+		size_t max = s->max_threads ? 2 * s->max_threads : 16;
+
+		t = reallocarray(s->threads, max, sizeof(*t));
+		if (!t)
+			return -ENOMEM;
+		s->threads = t;
+		s->max_threads = max;
+	}
+	if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD))
+		return -errno;
+	s->threads[s->nr_threads++] = (struct user_thread){ .tid = tid };
+	return ptrace(PTRACE_INTERRUPT, tid, 0, 0) ? -errno : 0;
+}
+
+/* a signal on its way goes on, the stop comes behind it */
+static int await(struct user_stream *s, pid_t tid, int64_t deadline)
+{
+	struct user_thread *t;
+	int status, r;
+
+	for (;;) {
+		r = user_wait(tid, deadline, &status);
+		if (r)
+			return r;
+		if (status >> 16 == PTRACE_EVENT_STOP)
+			break;
+		if (ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status)))
+			return -errno;
+	}
+	t = thread_of(s, tid);
+	t->stopped = WSTOPSIG(status) != SIGTRAP;
+	return look_at(s, t);
+}
+
+/* -- all of them */
+
+static void name_culprit(const struct user_stream *s, pid_t tid,
+			 unsigned int pass, struct guest_holdup *ret)
+{
+	_cleanup_free_ char *status = NULL, *call = NULL;
+	const char *f;
+	long nr = -1;
+
+	if (!ret)
+		return;
+	*ret = (struct guest_holdup){
+		.tid = tid, .reason = pass > PASSES_LATE ? VASI_HOLDUP_STORM :
+							   VASI_HOLDUP_RUNNING,
+	};
+	if (thread_file(s, tid, "status", &status))
+		return;
+	f = procfile_field(status, "Name");
+	if (f)
+		snprintf(ret->comm, sizeof(ret->comm), "%.*s",
+			 (int)strcspn(f, "\n"), f);
+	f = procfile_field(status, "TracerPid");
+	if (f && atoi(f) && atoi(f) != gettid()) {
+		ret->reason = VASI_HOLDUP_STOPPED;
+		return;
+	}
+	f = procfile_field(status, "State");
+	if (!f || *f != 'D')
+		return;
+	ret->reason = VASI_HOLDUP_UNINTERRUPTIBLE;
+	/* what waits for a vforked child is a call that makes processes */
+	if (!thread_file(s, tid, "syscall", &call))
+		nr = atol(call);
+	if (nr == __NR_vfork || nr == __NR_clone || nr == __NR_clone3)
+		ret->reason = VASI_HOLDUP_VFORK;
+}
+
+/* seizes the threads that are new; returns how many there were */
+static int seize_new(struct user_stream *s, pid_t *ret_tid)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *e;
+	int fd, news = 0;
+
+	fd = openat(s->proc, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return -ENOMEM;
+	}
+	while ((e = readdir(dir))) {
+		const pid_t tid = atoi(e->d_name);
+		_cleanup_free_ char *status = NULL;
+		const char *f;
+		int r;
+
+		if (*e->d_name == '.' || thread_of(s, tid))
+			continue;
+		r = seize(s, tid);
+		if (r == -ESRCH)
+			continue;
+		if (r) {
+			*ret_tid = tid;
+			/* one that has ended as well */
+			if (r != -EPERM ||
+			    thread_file(s, tid, "status", &status))
+				return r;
+			f = procfile_field(status, "State");
+			if (f && (*f == 'Z' || *f == 'X'))
+				continue;
+			return r;
+		}
+		news++;
+	}
+	return news;
+}
+
+int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
+	      struct guest_holdup *ret_holdup)
+{
+	unsigned int pass;
+	pid_t culprit = tid;
+	size_t at = s->nr_threads;
+	int r = 0;
+
+	if (tid) {
+		r = seize(s, tid);
+		if (!r)
+			r = await(s, tid, deadline);
+	}
+	for (pass = 1; !tid && !r; pass++) {
+		r = seize_new(s, &culprit);
+		if (r <= 0)
+			break;
+		for (r = 0; at < s->nr_threads && !r; ) {
+			culprit = s->threads[at].tid;
+			r = await(s, culprit, deadline);
+			if (r == -ESRCH) {
+				forget(s, culprit);
+				r = 0;
+			} else {
+				at++;
+			}
+		}
+	}
+	if (!tid && !r && !s->nr_threads)
+		r = -ESRCH;
+	if (r == -EPERM || r == -ETIMEDOUT)
+		name_culprit(s, culprit, tid ? 0 : pass, ret_holdup);
+	return r;
+}
+
+/* -- the tracer */
+
+static void let_go(struct user_stream *s)
+{
+	size_t i;
+
+	/* one that is not stopped yet is let go by the end of the tracer */
+	for (i = 0; i < s->nr_threads; i++) {
+		user_inject_end(&s->threads[i]);
+		ptrace(PTRACE_DETACH, s->threads[i].tid, 0, 0);
+	}
+	s->nr_threads = 0;
+}
+
+static void *tracer_main(void *arg)
+{
+	struct user_tracer *t = arg;
+
+	pthread_mutex_lock(&t->lock);
+	for (;;) {
+		while (!t->fn && !t->end)
+			pthread_cond_wait(&t->cond, &t->lock);
+		if (t->end)
+			break;
+		pthread_mutex_unlock(&t->lock);
+		t->ret = t->fn(t->s, t->arg);
+		pthread_mutex_lock(&t->lock);
+		t->fn = NULL;
+		pthread_cond_broadcast(&t->cond);
+	}
+	pthread_mutex_unlock(&t->lock);
+	let_go(t->s);
+	return NULL;
+}
+
+static int tracer_start(struct user_stream *s)
+{
+	struct user_tracer *t = calloc(1, sizeof(*t));
+	sigset_t all, old;
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	t->s = s;
+	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->cond, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = -pthread_create(&t->thread, NULL, tracer_main, t);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r)
+		free(t);
+	else
+		s->tracer = t;
+	return r;
+}
+
+static int tracer_run(struct user_tracer *t,
+		      int (*fn)(struct user_stream *s, void *arg), void *arg)
+{
+	int r;
+
+	pthread_mutex_lock(&t->lock);
+	t->fn = fn;
+	t->arg = arg;
+	pthread_cond_broadcast(&t->cond);
+	while (t->fn)
+		pthread_cond_wait(&t->cond, &t->lock);
+	r = t->ret;
+	pthread_mutex_unlock(&t->lock);
+	return r;
+}
+
+void user_release(struct user_stream *s)
+{
+	struct user_tracer *t = s->tracer;
+
+	if (!t)
+		return;
+	pthread_mutex_lock(&t->lock);
+	t->end = true;
+	pthread_cond_broadcast(&t->cond);
+	pthread_mutex_unlock(&t->lock);
+	pthread_join(t->thread, NULL);
+	pthread_cond_destroy(&t->cond);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+	s->tracer = NULL;
+}
+
+int user_trace(struct user_stream *s, int (*fn)(struct user_stream *s,
+						void *arg), void *arg)
+{
+	const bool held = s->tracer;
+	int r;
+
+	if (s->target)
+		return -EBUSY;
+	r = held ? 0 : tracer_start(s);
+	if (!r)
+		r = tracer_run(s->tracer, fn, arg);
+	if (!held)
+		user_release(s);
+	return r;
+}
+
+struct hold {
+	int64_t deadline;
+	struct guest_holdup *holdup;
+};
+
+static int hold(struct user_stream *s, void *arg)
+{
+	struct hold *h = arg;
+
+	return user_stop(s, 0, h->deadline, h->holdup);
+}
+
+int user_hold(struct user_stream *s, int64_t deadline,
+	      struct guest_holdup *ret_holdup)
+{
+	struct hold h = { deadline, ret_holdup };
+	int r;
+
+	if (s->target)
+		return -EBUSY;
+	r = s->tracer ? 0 : tracer_start(s);
+	if (!r)
+		r = tracer_run(s->tracer, hold, &h);
+	if (r)
+		user_release(s);
+	return r;
+}
