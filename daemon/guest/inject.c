@@ -2,7 +2,8 @@
 /*
  * System calls that a stopped thread of the source makes for us
  *
- * Nothing is put into the guest for it: the syscall instruction is the vDSO's.
+ * Nothing is put into the guest for it: the syscall instruction is one that it
+ * has, the vDSO's.
  * The call runs between two stops, the second of which is again one where the
  * thread would take a signal. There its registers are put back, so that what
  * the kernel had still to decide about an interrupted call is decided as if
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include "guest/user.h"
@@ -22,22 +24,56 @@
 
 #define CALL_MS		5000
 #define STOP_MS		200
-#define VDSO_MAX	65536
+#define CHUNK		(256UL << 10)
 /* clear of the red zone, and of what a signal frame would need */
 #define SCRATCH_BELOW	16384
 #define MAX_ARGS	6
 
-/* calls made in the guest change no code: it is looked for once */
+static const uint8_t insn[2] = { 0x0f, 0x05 };	/* syscall */
+
+static bool is_call(const struct user_stream *s, uint64_t at)
+{
+	uint8_t code[sizeof(insn)];
+
+	return at && pread(s->mem, code, sizeof(code), (off_t)at) ==
+	       sizeof(code) && !memcmp(code, insn, sizeof(insn));
+}
+
+/* any two such bytes will do: what is behind them is not come to */
+static uint64_t look_in(const struct user_stream *s, const struct map_line *line,
+			uint8_t *code)
+{
+	uint64_t at;
+
+	for (at = line->start; at < line->end; at += CHUNK) {
+		const size_t left = line->end - at < CHUNK ?
+				    (size_t)(line->end - at) : CHUNK;
+		const ssize_t n = pread(s->mem, code, left, (off_t)at);
+		const uint8_t *p = n > 0 ? memmem(code, (size_t)n, insn,
+						  sizeof(insn)) : NULL;
+
+		if (p)
+			return at + (uint64_t)(p - code);
+	}
+	return 0;
+}
+
+/*
+ * In the vDSO, where it does not change. A guest that was moved from a host
+ * with another kernel has none: then in any code.
+ */
 static int find_call(struct user_stream *s)
 {
-	_cleanup_free_ uint8_t *code = malloc(VDSO_MAX);
+	_cleanup_free_ uint8_t *code = NULL;
 	struct map_text t;
 	char *text;
 	size_t i;
-	int r;
+	int r, pass;
 
-	if (s->call_at)
+	if (is_call(s, s->call_at))
 		return 0;
+	s->call_at = 0;
+	code = malloc(CHUNK);
 	if (!code)
 		return -ENOMEM;
 	r = procfile_read(s->proc, "maps", &text, NULL);
@@ -45,17 +81,15 @@ static int find_call(struct user_stream *s)
 		r = map_text_parse(&t, text);
 	if (r)
 		return r;
-	for (i = 0; i < t.n && !s->call_at; i++) {
-		const uint8_t *at;
-		ssize_t n;
+	for (pass = 0; pass < 2; pass++)
+		for (i = 0; i < t.n && !s->call_at; i++) {
+			const bool vdso = !strcmp(t.v[i].name, "[vdso]");
 
-		if (strcmp(t.v[i].name, "[vdso]"))
-			continue;
-		n = pread(s->mem, code, VDSO_MAX, (off_t)t.v[i].start);
-		at = n > 0 ? memmem(code, (size_t)n, "\x0f\x05", 2) : NULL;
-		if (at)
-			s->call_at = t.v[i].start + (uint64_t)(at - code);
-	}
+			if (t.v[i].prot & PROT_EXEC &&
+			    strcmp(t.v[i].name, "[vsyscall]") &&
+			    vdso == !pass)
+				s->call_at = look_in(s, &t.v[i], code);
+		}
 	map_text_free(&t);
 	return s->call_at ? 0 : -ENOENT;
 }

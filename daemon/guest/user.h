@@ -41,6 +41,8 @@ struct user_watch;
  * @mask: its blocked signals
  * @regs: its registers at the stop, with the kernel's restart codes
  * @stopped: by job control, not by us alone: makes no calls
+ * @restarted: the call that it was in when restart_syscall() goes on with it,
+ *	0 = none, -1 = not known; __NR_nanosleep stands for clock_nanosleep, too
  * @blocked: all its signals are blocked, for calls: @mask is to be put back
  * @fixup: an interrupted call was turned into one that restarts
  * @rseq_abort: it was in a critical section, which is given up
@@ -50,6 +52,7 @@ struct user_thread {
 	int32_t inner;
 	uint64_t mask;
 	struct user_regs_struct regs;
+	int restarted;
 	bool stopped, blocked;
 	bool fixup, rseq_abort;
 };
@@ -76,7 +79,7 @@ struct user_thread {
  * @threads: threads held; of a guest that runs none
  * @nr_threads: how many
  * @max_threads: room
- * @call_at: address of a syscall instruction in its vDSO, 0 = not looked for
+ * @call_at: address of a syscall instruction of it, 0 = not looked for
  * @state: VASI_STATE_*
  * @reason: of an abort
  * @suspended_at: CLOCK_MONOTONIC, 0 = is not
@@ -169,8 +172,8 @@ void user_release(struct user_stream *s);
  * @ret: what the call returned, -errno included
  *
  * All signals are blocked meanwhile. Returns 0, -ESRCH,
- * -ECANCELED, -EBUSY (another traces it, or it is stopped), -ENOENT (there is
- * no vDSO), -ETIMEDOUT (the thread waits in the kernel).
+ * -ECANCELED, -EBUSY (another traces it, or it is stopped), -ENOENT (it has
+ * no syscall instruction), -ETIMEDOUT (the thread waits in the kernel).
  */
 int user_syscall(struct user_stream *s, pid_t tid, long nr,
 		 const uint64_t arg[6], long *ret);

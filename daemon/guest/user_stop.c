@@ -219,8 +219,32 @@ static int look_at(struct user_stream *s, struct user_thread *t)
 	return 0;
 }
 
+/*
+ * A call that was interrupted once is restart_syscall() from then on, whatever
+ * it was. While the thread sleeps in it the kernel's stack shows what that is,
+ * but for a plain sleep: that is among the scheduler's functions, which are
+ * not shown.
+ */
+static int restarted_call(const struct user_stream *s, pid_t tid)
+{
+	_cleanup_free_ char *call = NULL, *stack = NULL;
+
+	if (thread_file(s, tid, "syscall", &call) ||
+	    atoi(call) != __NR_restart_syscall)
+		return 0;
+	if (thread_file(s, tid, "stack", &stack) || !*stack ||
+	    strstr(stack, "cpu_n"))
+		return -1;
+	if (strstr(stack, "poll"))
+		return __NR_poll;
+	if (strstr(stack, "futex"))
+		return __NR_futex;
+	return __NR_nanosleep;
+}
+
 static int seize(struct user_stream *s, pid_t tid)
 {
+	const int restarted = restarted_call(s, tid);
 	struct user_thread *t;
 
 	if (s->nr_threads == s->max_threads) {
@@ -234,7 +258,9 @@ static int seize(struct user_stream *s, pid_t tid)
 	}
 	if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD))
 		return -errno;
-	s->threads[s->nr_threads++] = (struct user_thread){ .tid = tid };
+	s->threads[s->nr_threads++] = (struct user_thread){
+		.tid = tid, .restarted = restarted,
+	};
 	return ptrace(PTRACE_INTERRUPT, tid, 0, 0) ? -errno : 0;
 }
 

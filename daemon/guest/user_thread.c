@@ -23,6 +23,7 @@
 #define XSTATE_BV	512	/* behind the legacy area */
 #define PEEK_AT_ONCE	32
 #define CS_64BIT	0x33
+#define PAGE_BYTES	4096
 
 static const uint8_t syscall_insn[2] = { 0x0f, 0x05 };
 
@@ -52,11 +53,12 @@ static void back_in_restart(const struct user_records *o,
 }
 
 /*
- * Which call it was in the first place. Once restarted it is restart_syscall
- * for the kernel, but the guest's code still says what it had asked for, in
- * the instruction before: mov $nr, %eax.
+ * Which call it was in the first place, when it has been restarted before. The
+ * guest's code may still say it in the instruction before, mov $nr, %eax. Of
+ * the two sleeps one begins with the number of a clock and one with an address.
  */
 static long first_call(const struct user_records *o,
+		       const struct user_thread *t,
 		       const struct user_regs_struct *regs)
 {
 	uint8_t code[7];
@@ -64,11 +66,14 @@ static long first_call(const struct user_records *o,
 
 	if (regs->orig_rax != __NR_restart_syscall)
 		return (long)regs->orig_rax;
-	if (!bytes_at(o, regs->rip - sizeof(code), code, sizeof(code)) ||
-	    code[0] != 0xb8 || memcmp(&code[5], syscall_insn, 2))
-		return -1;
-	memcpy(&nr, &code[1], sizeof(nr));
-	return nr;
+	if (bytes_at(o, regs->rip - sizeof(code), code, sizeof(code)) &&
+	    code[0] == 0xb8 && !memcmp(&code[5], syscall_insn, 2)) {
+		memcpy(&nr, &code[1], sizeof(nr));
+		return nr;
+	}
+	if (t->restarted != __NR_nanosleep)
+		return t->restarted;
+	return regs->rdi < PAGE_BYTES ? __NR_clock_nanosleep : __NR_nanosleep;
 }
 
 static int64_t time_at(const struct user_records *o, uint64_t at)
@@ -147,7 +152,7 @@ static void restart_record(struct user_records *o, const struct user_thread *t,
 		.expiry_ns = -1, .remaining_ns = -1,
 	};
 
-	switch (first_call(o, r)) {
+	switch (first_call(o, t, r)) {
 	case __NR_nanosleep:
 		sleep_record(o, r, false, &b);
 		break;
