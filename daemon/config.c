@@ -10,18 +10,24 @@
 #include "lib/cleanup.h"
 #include "log.h"
 
-enum type { TYPE_TEXT, TYPE_UINT, TYPE_PORT, TYPE_LEVEL, TYPE_CONNECTIONS };
+enum type { TYPE_TEXT, TYPE_UINT, TYPE_PORT, TYPE_LEVEL, TYPE_WORD };
 
 struct key {
 	const char *section, *name;
 	enum type type;
 	size_t offset, size;
 	unsigned long min, max;
+	const char *const *words;
 };
+
+const char *const connections_words[] = { "refuse", "close", NULL };
 
 #define KEY(s, n, t, lo, hi) \
 	{ #s, #n, t, offsetof(struct config, n), \
-	  sizeof(((struct config *)0)->n), lo, hi }
+	  sizeof(((struct config *)0)->n), lo, hi, NULL }
+#define KEY_WORD(s, n)	\
+	{ #s, #n, TYPE_WORD, offsetof(struct config, n), \
+	  sizeof(((struct config *)0)->n), 0, 0, n##_words }
 
 static const struct key keys[] = {
 	KEY(mspd, listen, TYPE_TEXT, 1, 0),
@@ -37,7 +43,9 @@ static const struct key keys[] = {
 	KEY(migration, suspend_ms, TYPE_UINT, 1, 60000),
 	KEY(migration, pause_max_ms, TYPE_UINT, 0, 3600000),
 	KEY(migration, child_wait_ms, TYPE_UINT, 0, 3600000),
-	KEY(migration, connections, TYPE_CONNECTIONS, 0, 0),
+	KEY_WORD(migration, connections),
+	KEY_WORD(migration, access),
+	KEY_WORD(migration, tracker),
 	KEY(target, port_low, TYPE_PORT, 0, UINT16_MAX),
 	KEY(target, port_high, TYPE_PORT, 0, UINT16_MAX),
 	KEY(target, handshake_ms, TYPE_UINT, 100, 600000),
@@ -100,6 +108,7 @@ static int set(struct config *c, const struct key *k, const char *value,
 	       char *ret_why, size_t len)
 {
 	char *at = (char *)c + k->offset;
+	char words[64];
 	unsigned long v;
 	int r;
 
@@ -136,15 +145,14 @@ static int set(struct config *c, const struct key *k, const char *value,
 		}
 		*(int *)at = r;
 		return 0;
-	case TYPE_CONNECTIONS:
-		if (!strcmp(value, "refuse")) {
-			*(enum connections *)at = CONNECTIONS_REFUSE;
-		} else if (!strcmp(value, "close")) {
-			*(enum connections *)at = CONNECTIONS_CLOSE;
-		} else {
-			snprintf(ret_why, len, "%s is refuse or close", k->name);
-			return -EINVAL;
+	case TYPE_WORD:
+		r = word_index(k->words, value);
+		if (r < 0) {
+			snprintf(ret_why, len, "%s is %s", k->name,
+				 word_list(k->words, words, sizeof(words)));
+			return r;
 		}
+		*(unsigned int *)at = r;
 		return 0;
 	}
 	return -EINVAL;

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "guest/choose.h"
 #include "state/state.h"
 
 #define CONFIG_PATH		"/etc/mspd/mspd.conf"
@@ -30,6 +31,8 @@
  * @pause_max_ms: default of a migration
  * @child_wait_ms: default of a migration
  * @connections: default of a migration
+ * @access: default of a migration; of one that comes in, unless it wishes
+ * @tracker: default of a migration
  * @port_low: lowest port for data connections, 0 = any
  * @port_high: highest port for data connections
  * @handshake_ms: a new peer that says nothing for so long is dropped
@@ -53,6 +56,8 @@ struct config {
 	unsigned int pause_max_ms;
 	unsigned int child_wait_ms;
 	enum connections connections;
+	enum access_wish access;
+	enum tracker_wish tracker;
 
 	uint16_t port_low, port_high;
 	unsigned int handshake_ms;
@@ -60,6 +65,9 @@ struct config {
 	unsigned int max_streams;
 	char cgroup_root[256];
 };
+
+/* the words of enum connections */
+extern const char *const connections_words[];
 
 void config_init(struct config *c);
 /*

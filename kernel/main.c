@@ -73,11 +73,19 @@ static u32 vasi_xstate_size(void)
 	return 0;
 }
 
+#ifdef VASI_TEST
+static int test_abi = VASI_ABI_VERSION;
+module_param(test_abi, int, 0600);
+#endif
+
 static int vasi_query(struct vasi_open *o, void *cmd)
 {
 	struct vasi_query *q = cmd;
 
 	q->out_abi = VASI_ABI_VERSION;
+#ifdef VASI_TEST
+	q->out_abi = test_abi;
+#endif
 	q->out_page_size = PAGE_SIZE;
 	q->out_features = VASI_FEATURE_DBIT | VASI_FEATURE_OBJECTS |
 			  VASI_FEATURE_SUSPEND | VASI_FEATURE_SEAL |

@@ -74,6 +74,10 @@ static int migrate(const struct command *self, int argc, char **argv)
 	"                     child_wait_ms=N    wait so long for child processes to end\n" \
 	"                     connections=refuse|close\n" \
 	"                                        what to do about established connections\n" \
+	"                     access=auto|vasi|user\n" \
+	"                                        how the guest is reached\n" \
+	"                     tracker=auto|dbit|wpasync|softdirty\n" \
+	"                                        how its writes are found\n" \
 	"  -j, --json         one event per line as JSON\n" \
 	"  -h, --help         this text\n"
 

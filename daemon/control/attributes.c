@@ -22,6 +22,17 @@ static const struct {
 	  3600000 },
 };
 
+static const struct {
+	const char *name;
+	size_t offset;
+	const char *const *words;
+} choices[] = {
+	{ "connections", offsetof(struct migration, connections),
+	  connections_words },
+	{ "access", offsetof(struct migration, access), access_words },
+	{ "tracker", offsetof(struct migration, tracker), tracker_words },
+};
+
 void attributes_init(struct migration *m, const struct config *c)
 {
 	m->streams = c->streams;
@@ -31,6 +42,8 @@ void attributes_init(struct migration *m, const struct config *c)
 	m->pause_max_ms = c->pause_max_ms;
 	m->child_wait_ms = c->child_wait_ms;
 	m->connections = c->connections;
+	m->access = c->access;
+	m->tracker = c->tracker;
 }
 
 static int number(struct migration *m, size_t i, const char *text, char *err,
@@ -54,6 +67,22 @@ static int number(struct migration *m, size_t i, const char *text, char *err,
 	return 0;
 }
 
+static int choice(struct migration *m, size_t i, const char *text, char *err,
+		  size_t len)
+{
+	int v = word_index(choices[i].words, text);
+	char words[64];
+
+	if (v < 0) {
+		snprintf(err, len, "%s is %s, not \"%s\"", choices[i].name,
+			 word_list(choices[i].words, words, sizeof(words)),
+			 text);
+		return v;
+	}
+	*(unsigned int *)((char *)m + choices[i].offset) = v;
+	return 0;
+}
+
 static int apply(struct migration *m, const char *name, const char *text,
 		 char *err, size_t len)
 {
@@ -61,20 +90,11 @@ static int apply(struct migration *m, const char *name, const char *text,
 		if (!strcmp(numbers[i].name, name))
 			return number(m, i, text, err, len);
 
-	if (!strcmp(name, "connections")) {
-		if (!strcmp(text, "refuse")) {
-			m->connections = CONNECTIONS_REFUSE;
-			return 0;
-		}
-		if (!strcmp(text, "close")) {
-			m->connections = CONNECTIONS_CLOSE;
-			return 0;
-		}
-		snprintf(err, len, "connections is refuse or close, not \"%s\"",
-			 text);
-		return -EINVAL;
-	}
-	snprintf(err, len, "no attribute \"%s\"; there are streams, max_rounds, pause_limit_ms, suspend_ms, pause_max_ms, child_wait_ms and connections",
+	for (size_t i = 0; i < ARRAY_SIZE(choices); i++)
+		if (!strcmp(choices[i].name, name))
+			return choice(m, i, text, err, len);
+
+	snprintf(err, len, "no attribute \"%s\"; there are streams, max_rounds, pause_limit_ms, suspend_ms, pause_max_ms, child_wait_ms, connections, access and tracker",
 		 name);
 	return -EINVAL;
 }

@@ -10,22 +10,28 @@ static json_t *server_info(struct client *c, json_t *params,
 			   struct rpc_error *err)
 {
 	const struct server *s = c->server;
+	const struct guest_access *access = NULL;
 	struct vasi_query q = { 0 };
+	char why[400], how[400];
 	struct utsname u;
-	char why[256];
 	json_t *obj;
 	int r;
 
 	(void)params;
 	(void)err;
 	uname(&u);
-	r = server_access(s, &q, why, sizeof(why));
-	obj = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:i, s:b, s:i, s:i, s:i}",
+	r = access_choose(ACCESS_VASI, TRACKER_AUTO, &access, &q, why,
+			  sizeof(why));
+	if (access_choose(s->config.access, s->config.tracker, &access, NULL,
+			  how, sizeof(how)) < 0)
+		access = NULL;
+	obj = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:i, s:b, s:i, s:s?, s:s, s:i, s:i}",
 			"version", VASI_VERSION, "kernel", u.release,
 			"host", u.nodename, "pid", (int)s->pid,
 			"listen", s->config.listen, "port", s->config.port,
 			"max_migrations", (int)s->config.max_migrations,
 			"vasi", r >= 0, "vasi_abi", (int)q.out_abi,
+			"access", access ? access->name : NULL, "access_how", how,
 			"active_source", (int)job_count(s, JOB_SOURCE),
 			"active_target", (int)job_count(s, JOB_TARGET));
 	if (r < 0 && obj)

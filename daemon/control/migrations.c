@@ -30,7 +30,8 @@ static json_t *start(struct client *c, json_t *params, bool validate_only,
 	json_error_t at;
 	struct entry *e;
 	struct job *j;
-	char why[256];
+	const struct guest_access *access;
+	char why[400];
 	int r;
 
 	if (json_unpack_ex(params, &at, 0, "{s:s, s:s, s?o !}", "name", &name,
@@ -65,7 +66,7 @@ static json_t *start(struct client *c, json_t *params, bool validate_only,
 	if (s->stopping)
 		return rpc_fail(err, RPC_FAILED, ESHUTDOWN,
 				"this mspd is stopping");
-	r = server_access(s, NULL, why, sizeof(why));
+	r = access_choose(m.access, m.tracker, &access, NULL, why, sizeof(why));
 	if (r < 0)
 		return rpc_fail(err, RPC_FAILED, r,
 				"this host cannot move guests: %s", why);

@@ -13,7 +13,8 @@
 #define DESTROY_MS	10000
 
 /* in a process of its own: the guest's end may take its time */
-static void destroy(const struct server *s, const struct vasi_stream_info *info)
+static void destroy(const struct guest_access *access,
+		    const struct vasi_stream_info *info)
 {
 	struct guest *g;
 	pid_t pid;
@@ -28,9 +29,9 @@ static void destroy(const struct server *s, const struct vasi_stream_info *info)
 				  strerror(errno));
 		return;
 	}
-	r = s->access->takeover(&g, info->service, info->stream_id);
+	r = access->takeover(&g, info->service, info->stream_id);
 	if (!r)
-		r = s->access->destroy(g, DESTROY_MS);
+		r = access->destroy(g, DESTROY_MS);
 	/* gone already: somebody else has looked after it */
 	if (r < 0 && r != -ENOENT && r != -ESRCH)
 		log_error("stream %016llx: the unfinished guest PID %d stays: %s",
@@ -39,14 +40,14 @@ static void destroy(const struct server *s, const struct vasi_stream_info *info)
 	_exit(EXIT_SUCCESS);
 }
 
-void server_sweep_sealed(struct server *s)
+static void sweep(struct server *s, const struct guest_access *access)
 {
 	_cleanup_free_ struct vasi_stream_info *v = NULL;
 	struct entry *e;
 	size_t n = 0;
 
 	v = calloc(SEALED_MAX, sizeof(*v));
-	if (!v || s->access->sealed(v, SEALED_MAX, &n) < 0)
+	if (!v || access->sealed(v, SEALED_MAX, &n) < 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
 		if (v[i].opens)
@@ -59,14 +60,14 @@ void server_sweep_sealed(struct server *s)
 			log_notice("stream %016llx: ending the unfinished guest PID %d",
 				   (unsigned long long)v[i].stream_id,
 				   v[i].pid);
-			destroy(s, &v[i]);
+			destroy(access, &v[i]);
 			continue;
 		}
 		if (v[i].state == VASI_STATE_RESUMED) {
 			log_notice("stream %016llx: ending the stopped copy of a guest that was moved, PID %d",
 				   (unsigned long long)v[i].stream_id,
 				   v[i].pid);
-			destroy(s, &v[i]);
+			destroy(access, &v[i]);
 			continue;
 		}
 		if (!e || e->state == ENTRY_IN_DOUBT)
@@ -75,4 +76,10 @@ void server_sweep_sealed(struct server *s)
 			  e->name, e->pid);
 		e->state = ENTRY_IN_DOUBT;
 	}
+}
+
+void server_sweep_sealed(struct server *s)
+{
+	for (size_t i = 0; guest_accesses[i]; i++)
+		sweep(s, guest_accesses[i]);
 }

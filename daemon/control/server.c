@@ -99,21 +99,6 @@ void server_check_stop(struct server *s)
 		s->loop.stop = true;
 }
 
-int server_access(const struct server *s, struct vasi_query *ret_query,
-		  char *ret_why, size_t len)
-{
-	int r = s->access->probe(ret_query);
-
-	if (r == -ENOENT || r == -ENXIO || r == -ENODEV)
-		snprintf(ret_why, len, "/dev/vasi is not there; load vasi.ko (modprobe vasi)");
-	else if (r == -EPROTONOSUPPORT)
-		snprintf(ret_why, len, "/dev/vasi has another ABI than this mspd (%u); load the vasi.ko that was built with it",
-			 VASI_ABI_VERSION);
-	else if (r < 0)
-		snprintf(ret_why, len, "/dev/vasi: %s", strerror(-r));
-	return r;
-}
-
 const char *server_cgroup(const struct server *s, const char *name, char *buf,
 			  size_t len)
 {
@@ -297,14 +282,13 @@ static int open_signals(void)
 
 int server_open(struct server *s, const struct config *c)
 {
-	struct vasi_query query;
+	const struct guest_access *access;
 	struct group *gr;
-	char why[256];
+	char why[400];
 	int r;
 
 	*s = (struct server) {
-		.config = *c, .pid = getpid(), .access = &guest_kmod,
-		.gid = -1, .control_fd = -1, .peers_fd = -1, .signal_fd = -1,
+		.config = *c, .pid = getpid(), .gid = -1, .control_fd = -1, .peers_fd = -1, .signal_fd = -1,
 		.timer_fd = -1, .loop.epoll = -1,
 	};
 	if (c->group[0]) {
@@ -356,9 +340,12 @@ int server_open(struct server *s, const struct config *c)
 	if (r < 0)
 		return r;
 
-	if (server_access(s, &query, why, sizeof(why)) < 0)
+	if (access_choose(c->access, c->tracker, &access, NULL, why,
+			  sizeof(why)) < 0)
 		log_warning("guests can be started and listed, but not moved: %s",
 			    why);
+	else
+		log_info("guests are reached %s", why);
 	log_notice("listening on %s port %u and %s", c->listen, c->port,
 		   c->socket);
 	return 0;

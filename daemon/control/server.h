@@ -26,7 +26,6 @@ struct job;
  * @pid: of the supervisor itself
  * @loop: events
  * @registry: guests
- * @access: how guests are reached
  * @jobs: migrations that run, and the last ones that ended, newest first
  * @next_job: number of the next migration
  * @clients: connections on the control socket
@@ -49,7 +48,6 @@ struct server {
 	pid_t pid;
 	struct loop loop;
 	struct registry registry;
-	const struct guest_access *access;
 	struct job *jobs;
 	unsigned int next_job;
 	struct client *clients;
@@ -72,9 +70,6 @@ struct server {
 int server_open(struct server *s, const struct config *c);
 int server_run(struct server *s);
 void server_close(struct server *s);
-/* 0, or -errno and why guests cannot be reached: for the operator */
-int server_access(const struct server *s, struct vasi_query *ret_query,
-		  char *ret_why, size_t len);
 /* cgroup of a guest, NULL if there is none */
 const char *server_cgroup(const struct server *s, const char *name, char *buf,
 			  size_t len);

@@ -204,7 +204,7 @@ void worker_source(const struct server *s, const struct job *j, int line)
 	snprintf(title, sizeof(title), "mspd[%s]", j->m.name);
 	become_worker(s, title, line, -1);
 	l.fd = line;
-	r = source_run(&j->m, s->access, &rep);
+	r = source_run(&j->m, NULL, &rep);
 	_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
@@ -222,7 +222,7 @@ void worker_target(const struct server *s, const struct job *j, int line,
 		.arg = &l,
 	};
 	struct target_config cfg = {
-		.access = s->access,
+		.wish = s->config.access,
 		.port_low = s->config.port_low,
 		.port_high = s->config.port_high,
 		.handshake_ms = s->config.handshake_ms,

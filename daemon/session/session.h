@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <jansson.h>
+#include "guest/choose.h"
 #include "state/state.h"
 
 /**
@@ -28,6 +29,8 @@
  * @reply_ms: how long the target may take to answer, 0 = default (10 s in the
  *	handshake, then 30 s)
  * @connections: established connections
+ * @access: how the guest is to be reached, on both hosts
+ * @tracker: how its writes are to be tracked
  * @validate_only: stop after validation
  */
 struct migration {
@@ -45,6 +48,8 @@ struct migration {
 	unsigned int child_wait_ms;
 	unsigned int reply_ms;
 	enum connections connections;
+	enum access_wish access;
+	enum tracker_wish tracker;
 	bool validate_only;
 };
 
@@ -84,7 +89,8 @@ struct reporter {
 
 /**
  * struct target_config - what a target allows
- * @access: how guests are reached
+ * @access: how guests are reached; NULL: as the source wishes
+ * @wish: how they are when it has no wish
  * @listen_host: where data connections are taken
  * @port_low: range of ports for them, 0 = any
  * @port_high: range of ports for them
@@ -95,6 +101,7 @@ struct reporter {
  */
 struct target_config {
 	const struct guest_access *access;
+	enum access_wish wish;
 	char listen_host[256];
 	uint16_t port_low, port_high;
 	unsigned int handshake_ms;
@@ -106,7 +113,7 @@ struct target_config {
 /*
  * The whole life of a migration; 0, or -errno with a "result" event sent.
  * -EINPROGRESS: in doubt, the target was told to take over and did not answer;
- * the guest stays sealed here.
+ * the guest stays sealed here. @access: NULL, as @m wishes.
  */
 int source_run(const struct migration *m, const struct guest_access *access,
 	       struct reporter *rep);

@@ -168,8 +168,9 @@ static int source_hello(struct source *s, struct utsname *uts)
 	ret = s->access->probe(&query);
 	if (ret < 0)
 		return failure_set(&s->failure, ret,
-				   "the vasi module is not usable here: %s",
+				   "guests cannot be reached any more: %s",
 				   strerror(-ret));
+	hello.access = (char *)access_words[s->m->access];
 	hello.name = (char *)s->m->name;
 	hello.uuid = (char *)s->m->uuid;
 	hello.stream_id = s->m->stream_id;
@@ -231,6 +232,7 @@ static int check_here(struct source *s)
 	}
 	if (s->failure.err)
 		return s->failure.err;
+	finding_add(&s->findings, FINDING_PASS, "access", "", "%s", s->how);
 	report_findings(s->rep, &s->findings, "source");
 	if (ret < 0 && !s->findings.errors)
 		return source_guest_fail(s, ret, "reading its state");
@@ -491,6 +493,19 @@ static void source_close(struct source *s)
 	json_decref(s->summary.rounds);
 }
 
+static int source_choose(struct source *s)
+{
+	int ret;
+
+	if (s->access)
+		return 0;
+	ret = access_choose(s->m->access, s->m->tracker, &s->access, NULL,
+			    s->how, sizeof(s->how));
+	return ret ? failure_set(&s->failure, ret,
+				 "this host cannot move guests: %s", s->how) :
+		     0;
+}
+
 static int source_steps(struct source *s, struct utsname *uts)
 {
 	int ret;
@@ -498,7 +513,9 @@ static int source_steps(struct source *s, struct utsname *uts)
 	s->known = pagemap_new();
 	if (!s->known || !s->summary.rounds)
 		return failure_set(&s->failure, -ENOMEM, "out of memory");
-	ret = source_attach(s);
+	ret = source_choose(s);
+	if (!ret)
+		ret = source_attach(s);
 	if (!ret)
 		ret = source_validate(s, uts);
 	if (ret || s->m->validate_only)

@@ -34,6 +34,7 @@ struct harvest {
  * struct source - everything
  * @m: what the operator wants
  * @access: how the guest is reached
+ * @how: which that is and why
  * @rep: line to the supervisor
  * @failure: why it went wrong
  * @peer: the target
@@ -67,6 +68,7 @@ struct harvest {
 struct source {
 	const struct migration *m;
 	const struct guest_access *access;
+	char how[400];
 	struct reporter *rep;
 	struct failure failure;
 	struct peer peer;

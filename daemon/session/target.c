@@ -102,16 +102,35 @@ static int target_preamble(struct target *t)
 	return 0;
 }
 
+/* the source may ask for one; what it tracks by is its own business */
+static int target_choose(struct target *t, const Mspd__Hello *h,
+			 struct vasi_query *q)
+{
+	int wish = h->access ? word_index(access_words, h->access) :
+			       ACCESS_AUTO;
+
+	if (t->cfg->access) {
+		t->access = t->cfg->access;
+		return t->access->probe(q);
+	}
+	if (wish < 0) {
+		snprintf(t->how, sizeof(t->how), "the access is unknown");
+		return wish;
+	}
+	if (wish == ACCESS_AUTO)
+		wish = t->cfg->wish;
+	return access_choose(wish, TRACKER_AUTO, &t->access, q, t->how,
+			     sizeof(t->how));
+}
+
 static int hello_check(struct target *t, const Mspd__Hello *h,
 		       struct vasi_query *q)
 {
-	int ret = t->cfg->access->probe(q);
+	int ret = target_choose(t, h, q);
 
 	if (ret < 0)
 		return failure_set(&t->failure, ret,
-				   "the vasi module is not usable here: %s",
-				   ret == -ENOENT ? "it is not loaded" :
-						    strerror(-ret));
+				   "guests cannot be reached here: %s", t->how);
 	if (h->abi != q->out_abi)
 		return failure_set(&t->failure, -EPROTONOSUPPORT,
 				   "the vasi module here has ABI version %u, the source's %u: load matching modules",
@@ -180,7 +199,7 @@ static void options_set(struct target *t, const Mspd__Prepare *p)
 	t->opt = (struct restore_options){
 		.name = t->name,
 		.stream_id = t->stream_id,
-		.access = t->cfg->access,
+		.access = t->access,
 		.timens_monotonic_ns = p ? p->timens_monotonic_ns : 0,
 		.timens_boottime_ns = p ? p->timens_boottime_ns : 0,
 	};
@@ -199,6 +218,7 @@ static int on_validate(struct target *t, const Mspd__Validate *m)
 
 	report_phase(t->rep, "validate");
 	options_set(t, NULL);
+	finding_add(&f, FINDING_PASS, "access", "", "%s", t->how);
 	ret = restore_check(&t->opt, m->image, &f);
 	if (ret < 0 && !f.errors)
 		return target_fail(t, ret, "validation");
@@ -340,7 +360,7 @@ static int on_commit(struct target *t, const Mspd__Commit *m)
 	if (m->stream_id != t->stream_id)
 		return failure_set(&t->failure, -EPROTO,
 				   "Commit of another migration");
-	ret = t->cfg->access->resume(g);
+	ret = t->access->resume(g);
 	if (ret < 0)
 		return target_fail(t, ret, "cannot resume the guest");
 	t->state = TARGET_RESUMED;
@@ -351,7 +371,7 @@ static int on_commit(struct target *t, const Mspd__Commit *m)
 	target_send(t, CONTROL_RESUMED, &answer.base);
 	if (t->rep->adopted)
 		t->rep->adopted(t->rep, t->name, t->uuid, pid);
-	t->cfg->access->signal(g, VASI_SIGNAL_COMPLETE,
+	t->access->signal(g, VASI_SIGNAL_COMPLETE,
 			       VASI_ENTITY_TARGET_MOVER << 24);
 	return 0;
 }

@@ -21,6 +21,8 @@ enum target_state {
  * struct target - everything
  * @cfg: what this host allows
  * @rep: line to the supervisor
+ * @access: how the guest is reached
+ * @how: which that is and why
  * @failure: why it went wrong
  * @findings: what was found about the guest
  * @peer: the source
@@ -42,6 +44,8 @@ enum target_state {
 struct target {
 	const struct target_config *cfg;
 	struct reporter *rep;
+	const struct guest_access *access;
+	char how[400];
 	struct failure failure;
 	struct findings findings;
 	struct peer peer;

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Two VMs with vasi.ko and an mspd each, guests that move between them, TAP.
+"""Two hosts with an mspd each, guests that move between them, TAP.
 
 A test script has functions with one argument, the Hosts, whose docstrings name
-them, and calls run(). It finds itself started again beside a pair of VMs, which
-serves all its tests. build/migrate/NAME is what the machines share (at the same
-path in each, as a SAN is); logs are there too.
+them, and calls run(). It finds itself started again beside a pair of hosts, which
+serves all its tests: VMs with vasi.ko, or namespaces of this machine without it.
+build/migrate/NAME is what they share (at the same path in each, as a SAN is);
+logs are there too.
 """
 
 import argparse
@@ -78,10 +79,10 @@ def load_json(path):
 
 
 class Hosts:
-    """Both machines, and what they share."""
+    """Both machines, what they share, and attributes that all moves have."""
 
-    def __init__(self, san):
-        self.san = san
+    def __init__(self, san, attributes):
+        self.san, self.attributes = san, attributes
         self.faulty = False
 
     def start(self, side, *command):
@@ -133,6 +134,10 @@ class Hosts:
         return self.run(side, "test", "-e", "/proc/%d/stat" % pid,
                         fails=True) is not None
 
+    def address(self, side):
+        """Of the host that a guest on @side would move to."""
+        return "%s:%d" % (ADDRESS[other(side)], PORT)
+
     def workspace(self, name):
         """A directory of the SAN for one guest, open to all."""
         path = os.path.join(self.san, name)
@@ -182,8 +187,9 @@ class Guest:
     def start_move(self, attributes="", port=PORT):
         """A move that is under way, as a process."""
         command = ["migrate", "--json"]
-        if attributes:
-            command += ["-i", attributes]
+        for some in (self.hosts.attributes, attributes):
+            if some:
+                command += ["-i", some]
         return self.hosts.start(self.side, "build/mspctl", *command, self.name,
                                 "%s:%d" % (ADDRESS[other(self.side)], port))
 
@@ -295,8 +301,18 @@ def run_tests(hosts, tests):
     return 1 if failed else 4 if skipped == len(tests) else 0
 
 
-def run(tests, kernel_b="6.1"):
-    """Runs the tests named on the command line, or all."""
+def start_pair(pair, kernels, san):
+    """Becomes what runs this script once more, beside a pair of hosts."""
+    command = [os.path.join(TOP, "scripts", pair, "with-pair")]
+    if pair == "vm":
+        command += ["--module", "--kernel-a", kernels[0], "--kernel-b", kernels[1],
+                    "--share", "%s:%s" % (san, san),
+                    "--log", os.path.join(san, "kernel")]
+    os.execv(command[0], command + ["--"] + [os.path.abspath(sys.argv[0])] + sys.argv[1:])
+
+
+def run(tests, kernels=("6.1", "6.1"), pair="vm", attributes=""):
+    """Runs the tests named on the command line, or all, beside a pair of hosts."""
     names = {t.__name__: t for t in tests}
     parser = argparse.ArgumentParser(description="tests: " + ", ".join(names))
     parser.add_argument("test", nargs="*", metavar="TEST")
@@ -313,10 +329,7 @@ def run(tests, kernel_b="6.1"):
         shutil.rmtree(san, ignore_errors=True)
         os.makedirs(san)
         os.chmod(san, 0o777)
-        os.execv(os.path.join(TOP, "scripts", "vm", "with-pair"),
-                 ["with-pair", "--module", "--kernel-b", kernel_b, "--share",
-                  "%s:%s" % (san, san), "--log", os.path.join(san, "kernel"), "--",
-                  me, *args.test])
-    hosts = Hosts(san)
+        start_pair(pair, kernels, san)
+    hosts = Hosts(san, attributes)
     hosts.boot()
     sys.exit(run_tests(hosts, chosen))

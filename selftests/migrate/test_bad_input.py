@@ -189,15 +189,20 @@ def file_missing(hosts):
 
 
 def no_module(hosts):
-    """A target without the module."""
+    """A target without the module, and with one of another ABI."""
+    release = hosts.run("b", "uname", "-r").strip()
+    module = "build/module/%s/" % ".".join(release.split(".")[:2])
     with one_page(hosts, "module") as guest:
-        module = hosts.run("b", "sh", "-c", "echo build/module/$(uname -r | "
-                           "cut -d. -f1,2)/vasi.ko").strip()
         hosts.run("b", "rmmod", "vasi")
         try:
-            refused(hosts, guest, "vasi")
+            refused(hosts, guest, "vasi.ko", "-i", "access=vasi")
+            hosts.run("b", "insmod", module + "vasi-test.ko", "test_abi=77")
+            try:
+                refused(hosts, guest, "another ABI", "-i", "access=vasi")
+            finally:
+                hosts.run("b", "rmmod", "vasi")
         finally:
-            hosts.run("b", "insmod", module)
+            hosts.run("b", "insmod", module + "vasi.ko")
         unharmed(hosts, guest)
 
 

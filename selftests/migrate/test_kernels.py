@@ -33,4 +33,4 @@ def redis(hosts):
     redis_there_and_back(hosts, 30000)
 
 
-run([kernels_differ, selfcheck, redis], kernel_b="6.12")
+run([kernels_differ, selfcheck, redis], kernels=("6.1", "6.12"))

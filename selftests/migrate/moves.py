@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tests of guests that move between two hosts, whatever the hosts are.
+
+MOVES (50) and SEED in the environment are for the self-checking guest.
+"""
+
+import json
+import os
+import time
+
+from guests import (Selfcheck, move_at_random, pauses_of,
+                    redis_there_and_back)
+from hosts import (GUESTS, TOP, Failed, Guest, check, last_line,
+                   load_json, pauses, say, wait_for)
+
+LOAD = os.path.join(TOP, "build", "vasi-load")
+PAGE = 4096
+
+
+def one_page(hosts):
+    """One thread and one page move over one stream, and back."""
+    with Guest(hosts, "one", os.path.join(GUESTS, "one_page"), "{dir}/out") as guest:
+        last = guest.ask("out")
+        for _ in range(2):
+            guest.move("streams=1")
+            now = guest.ask("out")
+            check(now["ok"], "the page and the register differ: %s" % now)
+            check(now["pid"] == last["pid"], "its PID changed: %s" % now)
+            check(now["count"] > last["count"], "it does not count on: %s" % now)
+            last = now
+        guest.finish()
+        check(load_json(guest.file("out"))["ok"], "not ok at its end")
+        say(pauses_of(guest))
+
+
+def redis(hosts):
+    """redis-server there and back, digests equal, a client goes on, BGSAVE."""
+    redis_there_and_back(hosts, 30000)
+
+
+def selfcheck(hosts):
+    """The self-checking guest at random phases, again and again."""
+    moves = int(os.environ.get("MOVES", "50"))
+    seed = int(os.environ.get("SEED", time.time_ns() % 1000000))
+    with Selfcheck(hosts, "selfcheck", "--size", "2") as guest:
+        try:
+            move_at_random(guest, moves, seed)
+        finally:
+            if guest.moves:
+                say(pauses(guest.moves))
+        guest.verdict()
+
+
+def python(hosts):
+    """An interpreter with threads and a queue."""
+    with Guest(hosts, "python", "python3", os.path.join(GUESTS, "python_threads.py"),
+               "{dir}", "5000") as guest:
+        def verdict():
+            seen = last_line(guest.file("status"))
+            wait_for("a status line", lambda: last_line(guest.file("status")) != seen)
+            line = last_line(guest.file("status"))
+            check(line.endswith(" OK"), line)
+        verdict()
+        for _ in range(3):
+            guest.move()
+            verdict()
+        guest.finish()
+        check(last_line(guest.file("status")).endswith(" OK"), "not ok at its end")
+        say(last_line(guest.file("status")))
+
+
+def user(hosts):
+    """A guest of uid 1000 without privileges stays what it is."""
+    def verdict(path):
+        try:
+            with open(path) as f:
+                return f.read()
+        except FileNotFoundError:
+            return None
+    with Guest(hosts, "creds", os.path.join(GUESTS, "creds"), "{dir}/out") as guest:
+        wait_for("the guest to be ready", lambda: verdict(guest.file("out")))
+        for _ in range(2):
+            guest.move()
+            text = guest.ask("out", read=verdict)
+            check(text.startswith("OK "), text)
+            status = hosts.run(guest.side, "cat", "/proc/%d/status" % guest.pid)
+            fields = dict(line.split(":\t", 1) for line in status.splitlines())
+            for name in ("Uid", "Gid"):
+                check(fields[name].split() == ["1000"] * 4,
+                      "the kernel says %s %s" % (name, fields[name]))
+            check(int(fields["CapEff"], 16) == 0, "it has capabilities: " + status)
+        say("vm-%s: uid %s, groups %s" % (guest.side, fields["Uid"].split()[0],
+                                         fields["Groups"]))
+
+
+def hops(guest):
+    for _ in range(2):
+        guest.move("streams=1")
+
+
+def suspends(guest):
+    for _ in range(2):
+        guest.rolled_back("streams=1")
+    guest.move("streams=1")
+
+
+def sleep_through(hosts, what, name):
+    """The sleeps must last: a machine too slow for that gets longer ones."""
+    for seconds in (10, 30, 80):
+        with Guest(hosts, "%s-%d" % (name, seconds),
+                   os.path.join(GUESTS, "sleepers"), "{dir}/out", str(seconds),
+                   "27") as guest:
+            started = time.monotonic()
+            what(guest)
+            if os.path.exists(guest.file("out")):
+                say("%.1f s were too long for sleeps of %d s" % (
+                    time.monotonic() - started, seconds))
+                continue
+            text = wait_for("the sleepers", lambda: load_json(guest.file("out")),
+                            seconds + 90)
+            for s in text["sleepers"]:
+                check(s["result"] == "ok" and s["slept_ns"] >= text["duration_ns"],
+                      "%(kind)s: %(result)s after %(slept_ns)d ns" % s)
+            check(text["ok"], "the guest is not content")
+            longest = max(text["sleepers"], key=lambda s: s["slept_ns"])
+            say("%d sleeps of %d s, the longest %.2f s (%s)" % (
+                len(text["sleepers"]), seconds, longest["slept_ns"] / 1e9,
+                longest["kind"]))
+            return
+    check(False, "no sleep was long enough")
+
+
+def second_hop_in_a_sleep(hosts):
+    """Sleeps go on over two moves."""
+    sleep_through(hosts, hops, "hops")
+
+
+def two_suspends_in_a_sleep(hosts):
+    """Sleeps go on over two suspends that are rolled back, and a move."""
+    sleep_through(hosts, suspends, "suspends")
+
+
+SENDER = """
+sent=$3
+while kill -USR1 $1; do
+	sent=$((sent + 1)); echo $sent > $2.sent
+	while [ -d /proc/$1 ]; do
+		read -r line < $2
+		case $line in *'"waits": '$sent,*) break ;; esac
+		sleep 0.01
+	done
+done 2> /dev/null
+"""
+
+
+def sigsuspend(hosts):
+    """sigsuspend() ends once for each signal that arrives on the way."""
+    with Guest(hosts, "sigsuspend", os.path.join(GUESTS, "sigsuspend"),
+               "{dir}/out") as guest:
+        wait_for("the guest to wait", lambda: load_json(guest.file("out")))
+        waits = late = 0
+        for _ in range(4):
+            with hosts.start(guest.side, "bash", "-c", SENDER, "sender",
+                             str(guest.pid), guest.file("out"),
+                             str(waits)) as sender:
+                wait_for("signals", lambda: os.path.exists(guest.file("out.sent")))
+                guest.move("streams=1")
+                sender.communicate()
+            with open(guest.file("out.sent")) as f:
+                sent = int(f.read())
+            os.unlink(guest.file("out.sent"))
+            # It waits there, or takes now what it brought along.
+            guest.signal("USR2")
+            state = taken(guest, sent)
+            # The last may have come when there was nobody left to take it.
+            check(state["waits"] in (sent, sent + 1),
+                  "%d signals sent: %s" % (sent + 1, state))
+            late += sent + 1 - state["waits"]
+            waits = state["waits"]
+        say("%d signals taken in %d moves, %d came to the copy left behind" % (
+            waits, len(guest.moves), late))
+
+
+def taken(guest, least):
+    """So many waits have ended; what is still to come has had the time."""
+    def state():
+        now = load_json(guest.file("out"))
+        return now if now and now["waits"] >= least and now["usr2"] == len(
+            guest.moves) else None
+    try:
+        wait_for("%d signals" % least, state)
+    except Failed as why:
+        raise Failed("%s: %s" % (why, load_json(guest.file("out")))) from None
+    time.sleep(0.5)
+    now = load_json(guest.file("out"))
+    check(now["ok"], now["error"])
+    check(now["waits"] == now["usr1"] + now["usr2"], str(now))
+    return now
+
+
+class Load(Guest):
+    """build/vasi-load: verifies its memory and counts its writes."""
+
+    def __init__(self, hosts, name, *options):
+        super().__init__(hosts, name, LOAD, "--output", "{dir}/out", *options)
+        wait_for("vasi-load", lambda: last_line(self.file("out")))
+
+    def verify(self):
+        seen = last_line(self.file("out"))
+        self.signal("USR1")
+        wait_for("its report", lambda: last_line(self.file("out")) != seen)
+        report = json.loads(last_line(self.file("out")))
+        check(report["ok"], "its memory is wrong: %s" % report)
+        return report
+
+    def status(self, field):
+        text = self.hosts.run(self.side, "cat", "/proc/%d/status" % self.pid)
+        return int(next(line for line in text.splitlines()
+                        if line.startswith(field + ":")).split()[1])
+
+    def faults(self):
+        text = self.hosts.run(self.side, "cat", "/proc/%d/stat" % self.pid)
+        return int(text.rsplit(")", 1)[1].split()[7])
+
+
+def load_moves(hosts, name, *options):
+    with Load(hosts, name, *options) as guest:
+        guest.verify()
+        for _ in range(2):
+            guest.move()
+            report = guest.verify()
+        say("%(writes)d writes, sum %(sum)d, no bad page" % report)
+        say(pauses_of(guest))
+
+
+def load(hosts):
+    """Memory under random writes is right after a move, and a move back."""
+    load_moves(hosts, "load", "--size", "64", "--wss", "16", "--rate", "4000",
+               "--threads", "2")
+
+
+def load_thp(hosts):
+    """Transparent huge pages under random writes."""
+    load_moves(hosts, "thp", "--size", "32", "--wss", "16", "--rate", "4000", "--thp")
+
+
+def bytes_sent(hosts):
+    """Bytes sent are at most 1.05 of what is resident or was dirtied."""
+    with Load(hosts, "bytes", "--size", "48", "--wss", "8", "--rate", "2000") as guest:
+        guest.verify()
+        for _ in range(2):
+            before = guest.verify()["writes"]
+            resident = (guest.status("RssAnon") + guest.status("RssShmem") +
+                        guest.status("RssFile")) * 1024
+            result = guest.move("streams=4")
+            writes = guest.verify()["writes"] - before
+            dirtied = sum(r["pages"] for r in result["rounds"][1:]) * PAGE
+            ratio = result["bytes_sent"] / (resident + dirtied)
+            say("sent %.2f MiB; resident %.2f MiB, dirtied in %d rounds %.2f MiB "
+                "(the guest counts %d writes): ratio %.3f" % (
+                    result["bytes_sent"] / 2**20, resident / 2**20,
+                    len(result["rounds"]) - 1, dirtied / 2**20, writes, ratio))
+            check(ratio <= 1.05, "the ratio is %.3f" % ratio)
+            # the tracker's own count must be covered by what was written
+            others = 300 * len(result["rounds"])
+            check(dirtied / PAGE <= writes + others,
+                  "%d pages were told dirty after %d writes" % (dirtied / PAGE, writes))
+
+
+def no_faults(hosts):
+    """Tracking causes a steady writer no minor fault."""
+    with Load(hosts, "faults", "--size", "16", "--rate", "4000") as guest:
+        time.sleep(2)
+
+        def untracked():
+            start = guest.faults(), time.monotonic()
+            time.sleep(5)
+            return guest.faults() - start[0], time.monotonic() - start[1]
+        before, seconds = untracked()
+        start = guest.faults()
+        out = hosts.mspctl("a", "track", "--rounds", "5", "--interval", "1", "--json",
+                           str(guest.pid))
+        tracked = guest.faults() - start
+        rounds = [json.loads(line) for line in out.splitlines()]
+        pages = sum(r["pages"] for r in rounds[1:])
+        say("%d minor faults while %d dirty pages were harvested in %d rounds; %d in "
+            "%.1f s without tracking" % (tracked, pages, len(rounds), before, seconds))
+        check(len(rounds) == 5, "%d rounds" % len(rounds))
+        check(pages > 2000, "only %d dirty pages were seen" % pages)
+        check(tracked <= before, "%d faults more" % (tracked - before))
+        guest.verify()
+
+
+ALL = [one_page, redis, selfcheck, python, user, second_hop_in_a_sleep,
+       two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, no_faults]

@@ -1,0 +1,16 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Guests that move between two hosts of namespaces, without the module.
+
+MOVES (50) and SEED in the environment are for the self-checking guest.
+"""
+
+import sys
+
+sys.dont_write_bytecode = True
+from hosts import run  # noqa: E402
+import moves  # noqa: E402
+
+# A tracker without the module does cause faults.
+run([test for test in moves.ALL if test is not moves.no_faults], pair="netns",
+    attributes="access=user")
