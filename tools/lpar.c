@@ -205,7 +205,7 @@ static int lslparmigr(const struct command *self, int argc, char **argv)
 			    "active_source", &source, "active_target", &target);
 		printf("num_active_migrations_supported=16,num_active_migrations_configured=%d,num_active_migrations_in_progress=%d,inactive_lpar_mobility_capable=0,active_lpar_mobility_capable=%d\n",
 		       max, source + target,
-		       json_is_true(json_object_get(info, "vasi")));
+		       json_is_string(json_object_get(info, "access")));
 	} else {
 		json_array_foreach(json_object_get(guests, "guests"), i, g)
 			print_guest(g, json_object_get(migrations,

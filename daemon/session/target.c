@@ -109,9 +109,14 @@ static int target_choose(struct target *t, const Mspd__Hello *h,
 	int wish = h->access ? word_index(access_words, h->access) :
 			       ACCESS_AUTO;
 
+	int ret;
+
 	if (t->cfg->access) {
 		t->access = t->cfg->access;
-		return t->access->probe(q);
+		ret = t->access->probe(q);
+		if (ret)
+			snprintf(t->how, sizeof(t->how), "%s", strerror(-ret));
+		return ret;
 	}
 	if (wish < 0) {
 		snprintf(t->how, sizeof(t->how), "the access is unknown");

@@ -138,8 +138,10 @@ def test_no_module(d):
     if os.path.exists("/dev/vasi"):
         return
     g = d.run("web", "sleep", "1000")
-    r = d.ctl("migrate", "web", "127.0.0.1:%d" % d.port)
+    r = d.ctl("migrate", "-i", "access=vasi", "web", "127.0.0.1:%d" % d.port)
     require(r.returncode == 1 and "/dev/vasi" in r.stderr, r.stderr)
+    r = d.ctl("migrate", "-i", "access=user,tracker=dbit", "web", "127.0.0.1:%d" % d.port)
+    require(r.returncode == 1 and "no tracker dbit" in r.stderr, r.stderr)
     require(d.guests()["web"]["state"] == "running")
     require(d.guests()["web"]["pid"] == g["pid"])
 
@@ -154,6 +156,8 @@ def test_attributes(d):
             (["-i", "streams=4x", "web", "h"], "1 to 64"),
             (["-i", "streams=-1", "web", "h"], "1 to 64"),
             (["-i", "connections=keep", "web", "h"], "refuse or close"),
+            (["-i", "access=kvm", "web", "h"], "auto, vasi or user"),
+            (["-i", "tracker=x", "web", "h"], "auto, dbit, wpasync or softdirty"),
             (["-i", "colour=red", "web", "h"], "no attribute"),
             (["web", "h:0"], "HOST"), (["web", "h:65536"], "HOST"),
             (["web", "h:x"], "HOST"), (["web", ""], "HOST"),
