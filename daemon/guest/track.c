@@ -110,14 +110,14 @@ int tracker_track(struct tracker *t, bool on)
 	int r = 0;
 
 	pthread_mutex_lock(&t->lock);
+	if (!on)
+		t->ops->stop(t);
 	forget(t);
 	if (on) {
 		r = t->ops->start(t);
 		if (!r)
 			r = track_owe(t, 0, TOP, VASI_REASON_FIRST);
 		t->started = !r;
-	} else {
-		t->ops->stop(t);
 	}
 	pthread_mutex_unlock(&t->lock);
 	return r;

@@ -37,8 +37,8 @@
  * struct track_host - what trackers need of the access to a guest
  * @pid: the guest
  * @proc: its folder in /proc, held open
- * @call: performs a system call in the guest, from the tracer's thread; the
- *	result of the call, or -errno when there was none
+ * @uffd: makes a userfaultfd in the guest, with these flags, and gives a copy
+ *	of it: its number here, or -errno; the guest does not keep it
  * @stop: stops all threads for a moment, unless they are stopped; 0 or -errno
  * @go: ends what @stop began
  * @gone: -ESRCH or -ECANCELED when the guest is not what it was, else 0
@@ -47,7 +47,7 @@
 struct track_host {
 	pid_t pid;
 	int proc;
-	long (*call)(void *arg, long nr, const uint64_t *args);
+	int (*uffd)(void *arg, int flags);
 	int (*stop)(void *arg);
 	void (*go)(void *arg);
 	int (*gone)(void *arg);

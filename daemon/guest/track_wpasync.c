@@ -111,43 +111,14 @@ static int wpasync_probe(void)
 	return r;
 }
 
-/* In kernel mode nothing waits for an answer: no privilege is needed. */
-static int make_uffd(const struct track_host *host)
-{
-	const uint64_t flags[6] = { O_CLOEXEC | UFFD_USER_MODE_ONLY };
-	uint64_t args[6] = {};
-	int pidfd, fd, err;
-	long there;
-
-	pidfd = (int)syscall(SYS_pidfd_open, host->pid, 0);
-	if (pidfd < 0)
-		return -errno;
-	there = host->call(host->arg, SYS_userfaultfd, flags);
-	if (there < 0) {
-		close(pidfd);
-		return (int)there;
-	}
-	fd = (int)syscall(SYS_pidfd_getfd, pidfd, (int)there, 0);
-	err = errno;
-	close(pidfd);
-	args[0] = (uint64_t)there;
-	there = host->call(host->arg, SYS_close, args);
-	if (fd < 0)
-		return -err;
-	if (there < 0) {
-		close(fd);
-		return (int)there;
-	}
-	return fd;
-}
-
 static int wpasync_start(struct tracker *t)
 {
 	int r;
 
 	if (t->uffd >= 0)
 		return 0;
-	t->uffd = make_uffd(&t->host);
+	/* nothing ever waits for an answer: no privilege is needed */
+	t->uffd = t->host.uffd(t->host.arg, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 	if (t->uffd < 0) {
 		r = t->uffd;
 		t->uffd = -1;
@@ -161,10 +132,21 @@ static int wpasync_start(struct tracker *t)
 	return r;
 }
 
+/* The close would do, unless a fork has made another copy in a bad moment. */
 static void wpasync_stop(struct tracker *t)
 {
-	if (t->uffd >= 0)
-		close(t->uffd);
+	uint64_t at = 0, from, to;
+
+	if (t->uffd < 0)
+		return;
+	if (!track_read_maps(t)) {
+		while (track_next_run(t, &at, UINT64_MAX, &from, &to)) {
+			struct uffdio_range range = { from, to - from };
+
+			ioctl(t->uffd, UFFDIO_UNREGISTER, &range);
+		}
+	}
+	close(t->uffd);
 	t->uffd = -1;
 }
 

@@ -4,10 +4,16 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #include "guest/track.h"
 #include "guest/user.h"
 #include "guest/user_mem.h"
+#include "lib/clock.h"
+
+#define STOP_MS		100
+#define HOLD_MS		5000
 
 /**
  * struct user_track - what works on a stream's memory
@@ -21,24 +27,70 @@ struct user_track {
 	bool tracked;
 };
 
-static long call(void *arg, long nr, const uint64_t *args)
-{
-	long ret;
-	int r = user_syscall(arg, 0, nr, args, &ret);
+struct copy {
+	int flags;
+	int fd;
+};
 
-	return r ? r : ret;
+/*
+ * By the tracer. No other thread runs, so that none forks while the descriptor
+ * is there; one that can't be stopped now makes no system call, either.
+ */
+static int copy_uffd(struct user_stream *s, void *arg)
+{
+	struct copy *c = arg;
+	const uint64_t flags[6] = { (uint64_t)c->flags };
+	struct user_thread *t = NULL;
+	uint64_t args[6] = {};
+	long fd, closed;
+	int r = 0;
+
+	if (!s->nr_threads)
+		r = user_stop(s, 0, deadline_in(STOP_MS), NULL);
+	for (size_t i = 0; i < s->nr_threads && !t; i++)
+		if (!s->threads[i].stopped)
+			t = &s->threads[i];
+	if (!t)
+		return r ? r : -EBUSY;
+	r = user_inject(s, t, SYS_userfaultfd, flags, &fd);
+	if (!r && fd >= 0) {
+		c->fd = pidfd_getfd(s->pidfd, (int)fd, 0);
+		if (c->fd < 0)
+			r = -errno;
+		args[0] = (uint64_t)fd;
+		if (user_inject(s, t, SYS_close, args, &closed) && !r)
+			r = -ESRCH;
+	}
+	user_inject_end(t);
+	return r ? r : fd < 0 ? (int)fd : 0;
+}
+
+static int uffd(void *arg, int flags)
+{
+	struct copy c = { flags, -1 };
+	int r = user_trace(arg, copy_uffd, &c);
+
+	if (!r)
+		return c.fd;
+	if (c.fd >= 0)
+		close(c.fd);
+	return r;
 }
 
 static int stop(void *arg)
 {
-	const struct user_stream *s = arg;
+	struct guest_holdup holdup = {};
+	struct user_stream *s = arg;
 
-	return s->suspended ? 0 : -EBUSY;
+	return s->suspended ? 0 : user_hold(s, deadline_in(HOLD_MS), &holdup);
 }
 
 static void go(void *arg)
 {
-	(void)arg;
+	struct user_stream *s = arg;
+
+	if (!s->suspended)
+		user_release(s);
 }
 
 static int gone(void *arg)
@@ -97,7 +149,7 @@ int user_track(struct guest *g, int on)
 {
 	struct user_stream *s = user_of(g);
 	const struct track_host host = {
-		.pid = s->pid, .proc = s->proc, .call = call, .stop = stop,
+		.pid = s->pid, .proc = s->proc, .uffd = uffd, .stop = stop,
 		.go = go, .gone = gone, .arg = s,
 	};
 	struct user_track *t = get(s);

@@ -2,215 +2,17 @@
 /*
  * The oracle that a tracker can't fool: the guest counts in two ways.
  *
- * Writers add one to random words of an arena and to a counter of their own. The
- * sum over the copy that is made of what harvests report must equal the number
- * of increments, and each page of it the guest's. A further thread does to the
- * arena what programs do to memory; where that changes the content, the copy is
- * judged by the guest's pages alone.
+ * The sum over the copy that is made of what harvests report must equal the
+ * number of increments, and each page of it the guest's. Where the guest itself
+ * drops content the copy is judged by the guest's pages alone.
  *
  * The same is run with parts of the tracker left out, and must fail.
  */
-#include <pthread.h>
-#include <sched.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include "lib/clock.h"
 #include "tap.h"
-#include "usertrack.h"
+#include "world.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MADV_COLD
-#define MADV_COLD 20
-#endif
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT 21
-#endif
-
-#define WRITERS	2
-#define ARENA	(8UL << 20)
-#define PAGES	(ARENA / PAGE)
 #define ROUNDS	8
-
-/**
- * struct world - what guest and test share, outside of the tracked memory
- * @arena: address in the guest
- * @huge: it is made of huge pages
- * @file: it is a private mapping of a file
- * @chaos: operations to choose from, a mask
- * @stop: writers are to end
- * @ended: threads that have
- * @count: increments made, by writer
- * @ops: operations done
- */
-struct world {
-	uint32_t *arena;
-	bool huge, file;
-	uint32_t chaos;
-	int stop, ended;
-	int64_t count[WRITERS];
-	int64_t ops;
-};
-
-enum {
-	C_PAGEOUT = 1, C_COLD = 2, C_COLLAPSE = 4, C_FORK = 8, C_PROTECT = 16,
-	C_READ = 32,
-	/* these change the content, and the sum with it */
-	C_DONTNEED = 64, C_FREE = 128, C_MAP = 256, C_MOVE = 512,
-};
-
-#define C_KEEP	(C_DONTNEED - 1)
-#define C_ALL	(2 * C_MOVE - 1)
-
-static struct world *w;
-static int file = -1;
-
-static uint32_t rnd(uint32_t *seed)
-{
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 17;
-	*seed ^= *seed << 5;
-	return *seed;
-}
-
-static void *writer(void *arg)
-{
-	int me = (int)(intptr_t)arg;
-	uint32_t seed = 12345 + (uint32_t)me;
-
-	while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
-		uint32_t i = rnd(&seed) % (ARENA / sizeof(uint32_t));
-
-		__atomic_add_fetch(&w->arena[i], 1, __ATOMIC_SEQ_CST);
-		__atomic_add_fetch(&w->count[me], 1, __ATOMIC_SEQ_CST);
-		/* some pages, not all, are written in a round */
-		if (!(w->count[me] & 7))
-			usleep(200);
-	}
-	__atomic_add_fetch(&w->ended, 1, __ATOMIC_SEQ_CST);
-	return NULL;
-}
-
-static void fork_and_write(char *p, size_t len)
-{
-	pid_t pid = fork();
-
-	if (!pid) {
-		for (size_t i = 0; i < len; i += PAGE)
-			p[i]++;
-		_exit(0);
-	}
-	waitpid(pid, NULL, 0);
-}
-
-static void move_there(char *p, size_t len)
-{
-	char *from = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	must(from != MAP_FAILED);
-	for (size_t i = 0; i < len; i += 2 * PAGE)
-		from[i] = 1;
-	must(mremap(from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, p) == p);
-}
-
-static void map_there(char *p, size_t len)
-{
-	void *got;
-
-	if (w->file)
-		got = mmap(p, len, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_FIXED, file,
-			   p - (char *)w->arena);
-	else
-		got = mmap(p, len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
-			   MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	must(got == p);
-}
-
-static void chaos_once(uint32_t op, char *p, size_t len)
-{
-	uint32_t sum = 0;
-
-	switch (op) {
-	case C_PAGEOUT:
-		madvise(p, len, MADV_PAGEOUT);
-		break;
-	case C_COLD:
-		madvise(p, len, MADV_COLD);
-		break;
-	case C_COLLAPSE:
-		madvise((void *)((uintptr_t)p & ~(HUGE - 1)), HUGE,
-			MADV_COLLAPSE);
-		break;
-	case C_FORK:
-		fork_and_write(p, len);
-		break;
-	case C_PROTECT:
-		/* writers would fault on less */
-		mprotect(p, len, PROT_READ | PROT_WRITE | PROT_EXEC);
-		mprotect(p, len, PROT_READ | PROT_WRITE);
-		break;
-	case C_READ:
-		for (size_t i = 0; i < len; i += PAGE)
-			sum += *(volatile unsigned char *)(p + i);
-		break;
-	case C_DONTNEED:
-		madvise(p, len, MADV_DONTNEED);
-		break;
-	case C_FREE:
-		madvise(p, len, MADV_FREE);
-		break;
-	case C_MAP:
-		map_there(p, len);
-		break;
-	case C_MOVE:
-		move_there(p, len);
-		break;
-	}
-}
-
-static void chaos(void)
-{
-	uint32_t seed = 4711;
-
-	while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
-		uint32_t op = 1U << rnd(&seed) % 10;
-		size_t page = rnd(&seed) % (PAGES - 256);
-
-		if (w->chaos & op) {
-			chaos_once(op, (char *)w->arena + page * PAGE,
-				   (1 + rnd(&seed) % 255) * PAGE);
-			w->ops++;
-		}
-		usleep(500);
-	}
-	__atomic_add_fetch(&w->ended, 1, __ATOMIC_SEQ_CST);
-}
-
-/* the guest's own thread */
-static void run_guest(void)
-{
-	pthread_t t;
-	char *p;
-
-	p = mmap(NULL, ARENA + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE |
-		 MAP_ANONYMOUS, -1, 0);
-	p = (char *)(((uintptr_t)p + HUGE - 1) & ~(HUGE - 1));
-	w->arena = (uint32_t *)p;
-	if (w->file)
-		map_there(p, ARENA);
-	madvise(p, ARENA, w->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	if (!w->file)
-		memset(p, 0, ARENA);
-	for (int i = 0; i < WRITERS; i++)
-		must(!pthread_create(&t, NULL, writer, (void *)(intptr_t)i));
-	chaos();
-	for (;;)
-		pause();
-}
 
 static int64_t nothing(int what, int64_t *arg)
 {
@@ -243,16 +45,6 @@ static void copy_range(const struct vasi_range *r, void *arg)
 	}
 }
 
-static int64_t sum_of(const unsigned char *p)
-{
-	const uint32_t *word = (const uint32_t *)p;
-	int64_t sum = 0;
-
-	for (size_t i = 0; i < ARENA / sizeof(*word); i++)
-		sum += word[i];
-	return sum;
-}
-
 /**
  * struct verdict - one run
  * @stale: pages of the copy that differ from the guest's
@@ -274,14 +66,12 @@ static struct verdict run(bool huge, bool of_file, uint32_t ops,
 	struct verdict v = {};
 	struct tally t = {};
 
-	memset(w, 0, sizeof(*w));
 	*w = (struct world){ .huge = huge, .file = of_file, .chaos = ops };
 	copy = calloc(1, ARENA);
 	base_of_copy = calloc(1, ARENA);
 	must(copy && now && base_of_copy);
-	if (of_file)
-		must(pread(file, base_of_copy, ARENA, 0) == (ssize_t)ARENA);
-	doer_start(&guest, nothing, run_guest);
+	world_base(base_of_copy);
+	doer_start(&guest, nothing, world_run);
 	while (!__atomic_load_n(&w->count[0], __ATOMIC_RELAXED))
 		sleep_ms(1);
 	base = (uintptr_t)w->arena;
@@ -294,9 +84,7 @@ static struct verdict run(bool huge, bool of_file, uint32_t ops,
 		sleep_ms(30);
 	}
 	/* between a count and its increment nobody may be */
-	w->stop = 1;
-	while (__atomic_load_n(&w->ended, __ATOMIC_SEQ_CST) != WRITERS + 1)
-		sleep_ms(1);
+	world_still();
 	doer_stop(&guest);
 	must(!harvest(&guest, base, base + ARENA, &t, copy_range, NULL));
 	/* what is read now is the truth */
@@ -305,7 +93,7 @@ static struct verdict run(bool huge, bool of_file, uint32_t ops,
 		v.stale += !!memcmp(now + i * PAGE, copy + i * PAGE, PAGE);
 	for (int i = 0; i < WRITERS; i++)
 		v.count += w->count[i];
-	v.lost = v.count - (sum_of(copy) - sum_of(base_of_copy));
+	v.lost = v.count - (world_sum(copy) - world_sum(base_of_copy));
 	v.ops = w->ops;
 	v.told = t.data + t.zero;
 	doer_end(&guest);
@@ -408,18 +196,6 @@ static void controls(void)
 	expect_bad("without a look for new mappings", &broken, C_MAP);
 }
 
-static void make_file(void)
-{
-	char page[PAGE];
-
-	file = memfd_create("arena", MFD_CLOEXEC);
-	must(file >= 0);
-	for (size_t i = 0; i < PAGES; i++) {
-		memset(page, (int)i & 0x7f, PAGE);
-		must(write(file, page, PAGE) == (ssize_t)PAGE);
-	}
-}
-
 int main(void)
 {
 	if (!track_chosen()) {
@@ -427,8 +203,7 @@ int main(void)
 		return 4;
 	}
 	note("tracker: %s", track_chosen()->name);
-	w = shared_memory(sizeof(*w));
-	make_file();
+	world_init();
 	controls();
 	expect_good("writers alone", false, false, 0);
 	expect_good("writers alone, huge pages", true, false, 0);

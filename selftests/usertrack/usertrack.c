@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -16,7 +17,7 @@
 
 struct doer_box {
 	int64_t what, done;
-	int64_t arg[6];
+	int64_t arg[3];
 	int64_t result;
 };
 
@@ -41,7 +42,7 @@ static int64_t serve_one(const struct server *s, int what)
 	if (what != DO_CALL)
 		return s->act(what, a);
 	errno = 0;
-	a[0] = syscall(a[0], a[1], a[2], a[3], a[4], a[5], 0);
+	a[0] = syscall(a[0], a[1], a[2]);
 	return a[0] < 0 ? -errno : a[0];
 }
 
@@ -79,14 +80,18 @@ static void guest_main(struct doer *d, int64_t (*act)(int what, int64_t *arg),
 	_exit(1);
 }
 
-static long call(void *arg, long nr, const uint64_t *args)
+static int uffd(void *arg, int flags)
 {
 	struct doer *d = arg;
+	int fd = (int)doer_do(d, DO_CALL, SYS_userfaultfd, flags, 0), pidfd, got;
 
-	for (int i = 1; i < 6; i++)
-		d->box->arg[i] = (int64_t)args[i - 1];
-	d->box->arg[0] = nr;
-	return doer_do(d, DO_CALL, nr, (int64_t)args[0], (int64_t)args[1]);
+	if (fd < 0)
+		return fd;
+	pidfd = pidfd_open(d->pid, 0);
+	got = pidfd_getfd(pidfd, fd, 0);
+	close(pidfd);
+	must(got >= 0 && !doer_do(d, DO_CALL, SYS_close, fd, 0));
+	return got;
 }
 
 static int stop(void *arg)
@@ -104,7 +109,7 @@ void doer_start(struct doer *d, int64_t (*act)(int what, int64_t *arg),
 		void (*run)(void))
 {
 	const struct track_host host = {
-		.call = call, .stop = stop, .go = go, .arg = d,
+		.uffd = uffd, .stop = stop, .go = go, .arg = d,
 	};
 	struct track_host h = host;
 	char path[64];
