@@ -144,21 +144,6 @@ void user_mem_mappings_free(struct user_mem *m)
 	m->nr_flags = 0;
 }
 
-/* flags of what @start was part of, or grew from */
-static bool inherit(const struct user_mem *m, uint64_t start, uint64_t end,
-		    uint32_t *ret)
-{
-	for (size_t i = 0; i < m->nr_flags; i++) {
-		const struct vasi_mapping *v = &m->flags[i];
-
-		if (v->end <= start)
-			continue;
-		*ret = v->flags;
-		return v->start < end;
-	}
-	return false;
-}
-
 static uint32_t with_protection(uint32_t flags, const struct map_line *line)
 {
 	flags &= ~(VASI_MAP_READ | VASI_MAP_WRITE | VASI_MAP_EXEC);
@@ -168,21 +153,25 @@ static uint32_t with_protection(uint32_t flags, const struct map_line *line)
 }
 
 /*
- * Gives the mappings of @t flags. False: one of them is new, and only smaps
- * knows.
+ * Gives the mappings of @t the flags of what they were part of, or grew from.
+ * False: one of them is new, and only smaps knows.
  */
 static bool derive(const struct user_mem *m, const struct map_text *t,
 		   struct vasi_mapping *vec, size_t len)
 {
-	for (size_t i = 0; i < t->n; i++) {
-		uint32_t flags;
+	size_t k = 0;
 
-		if (!inherit(m, t->v[i].start, t->v[i].end, &flags))
+	for (size_t i = 0; i < t->n; i++) {
+		const struct map_line *line = &t->v[i];
+
+		while (k < m->nr_flags && m->flags[k].end <= line->start)
+			k++;
+		if (k == m->nr_flags || m->flags[k].start >= line->end)
 			return false;
 		if (i < len)
 			vec[i] = (struct vasi_mapping){
-				t->v[i].start, t->v[i].end,
-				with_protection(flags, &t->v[i]), 0,
+				line->start, line->end,
+				with_protection(m->flags[k].flags, line), 0,
 			};
 	}
 	return true;

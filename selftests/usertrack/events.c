@@ -399,6 +399,37 @@ static void many_ranges(void)
 	row("of which none is told twice", 0, 0, 0, 0);
 }
 
+static const struct track_ops *ops;
+static uint64_t dropped;
+
+/* the guest drops a page between the look for written and that for gone ones */
+static int scan_and_drop(struct tracker *t, enum track_scan what,
+			 uint64_t start, uint64_t end, uint64_t max_pages,
+			 uint64_t *ret_end)
+{
+	if (what == TRACK_GONE && dropped)
+		DO(ADVISE, dropped, 1, MADV_DONTNEED);
+	dropped = 0;
+	return ops->scan(t, what, start, end, max_pages, ret_end);
+}
+
+static void between_looks(void)
+{
+	uint64_t a = fresh(HUGE, MADV_NOHUGEPAGE);
+	struct track_ops slow = *guest.t->ops;
+
+	must(!settle(&guest, low, high));
+	ops = guest.t->ops;
+	slow.scan = scan_and_drop;
+	guest.t->ops = &slow;
+	DO(WRITE, a, 3, 1);
+	dropped = a + PAGE;
+	row("written, and dropped while it is told", 0, 3, 0, 0);
+	ok(!dropped, "it was dropped in time");
+	row("is told as gone by the next", 0, 0, 0, 1);
+	guest.t->ops = ops;
+}
+
 static void again(void)
 {
 	struct tally t = {};
@@ -443,6 +474,7 @@ int main(void)
 	files();
 	huge_pages();
 	many_ranges();
+	between_looks();
 	again();
 	the_end();
 	doer_end(&guest);
