@@ -407,9 +407,10 @@ static int scan_and_drop(struct tracker *t, enum track_scan what,
 			 uint64_t start, uint64_t end, uint64_t max_pages,
 			 uint64_t *ret_end)
 {
-	if (what == TRACK_GONE && dropped)
+	if (what == TRACK_GONE && dropped) {
 		DO(ADVISE, dropped, 1, MADV_DONTNEED);
-	dropped = 0;
+		dropped = 0;
+	}
 	return ops->scan(t, what, start, end, max_pages, ret_end);
 }
 
