@@ -8,6 +8,9 @@
  * which, so it is tried: neighbours that differ in their protection alone get
  * the same one. If they do not become one then, all pieces but the largest are
  * mapped anew, empty, which joins them to it, and get their content back.
+ *
+ * This is done with each list of mappings, before its data come: what is one
+ * then stays one, whatever is written to its parts (see bind_spans()).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -259,6 +262,29 @@ static int unite_spans(struct map_job *job, const struct span *v, size_t n)
 	return err;
 }
 
+/*
+ * Memory that has no page yet belongs to no anon_vma. Its parts, filled one by
+ * one when they have their own protection again, would get one each, unless
+ * what is between them is filled, too. A page beforehand gives them a common
+ * one. It reads as what is there without it, so where that fails (a limit, an
+ * old kernel) nothing is wrong yet.
+ */
+static int bind_spans(struct map_job *job, const struct span *v, size_t n)
+{
+	size_t i;
+	int err = 0;
+
+	for (i = 0; i < n && !err; i++) {
+		const uint64_t arg[6] = {
+			v[i].vma.start, MAPS_PAGE, MADV_POPULATE_WRITE,
+		};
+
+		if (v[i].n > 1)
+			err = map_job_call(job, NULL, __NR_madvise, arg);
+	}
+	return err ? err : map_job_run(job);
+}
+
 int maps_unite(struct map_job *job, const Mspd__Maps *maps)
 {
 	_cleanup_free_ struct span *v = NULL;
@@ -270,6 +296,8 @@ int maps_unite(struct map_job *job, const Mspd__Maps *maps)
 		err = protect_spans(job, maps, v, n, false);
 	if (!err)
 		err = unite_spans(job, v, n);
+	if (!err)
+		err = bind_spans(job, v, n);
 	if (!err)
 		err = protect_spans(job, maps, v, n, true);
 	return err;
