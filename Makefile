@@ -9,6 +9,7 @@
 #	tests	build/selftests/FOLDER/*
 #	check	set-up, build, gates, all tests
 #	demo	set-up, build, a redis-server moves between two machines
+#	bench	set-up, build, the mover side by side with others, see vasi-bench(1)
 # Files need no mention here: daemon/, tools/ and selftests/ are searched.
 
 B := build
@@ -156,7 +157,11 @@ demo:
 	scripts/setup
 	$(MAKE) -j$$(nproc) all
 	scripts/demo
-.PHONY: check demo
+bench:
+	scripts/setup
+	$(MAKE) daemon tools
+	tools/vasi-bench mover $(BENCH)
+.PHONY: check demo bench
 
 # -- documentation: manual pages
 
