@@ -46,7 +46,7 @@
 #define VASI_MAX_VEC		65536
 #define VASI_MAX_BATCH		(16u << 20)
 #define VASI_MAX_OBJECTS	1024
-#define VASI_MAX_MAPPINGS	(1u << 20)
+#define VASI_MAX_MAPPINGS	1048576
 #define VASI_MAPPINGS_SLACK	64	/* born while we look */
 #define VASI_MAX_RECORDS	(256ul << 20)	/* bytes of one VASI_STATE */
 
