@@ -275,15 +275,28 @@ static int suspend_source(struct user_stream *s, int64_t deadline,
 	/* one that was taken over: nobody holds it but the freezer */
 	if (s->frozen && !s->tracer)
 		return user_frozen(s, deadline, true, holdup);
-	if (!s->suspended) {
+	/* it may have children by now: they are in the way of a seal only */
+	if (s->cgroup < 0) {
 		r = user_cgroup_own(s);
 		if (r)
 			return r;
 	}
 	r = user_hold(s, deadline, holdup);
+	if (!r)
+		s->stood = (uint32_t)s->nr_threads;
 	/* another one traces it */
 	return r == -EPERM && holdup->reason == VASI_HOLDUP_STOPPED ?
 	       -ETIMEDOUT : r;
+}
+
+static uint32_t count_threads(const struct user_stream *s)
+{
+	_cleanup_free_ char *status = NULL;
+	const char *f = NULL;
+
+	if (!procfile_read(s->proc, "status", &status, NULL))
+		f = procfile_field(status, "Threads");
+	return f ? (uint32_t)strtoul(f, NULL, 10) : 0;
 }
 
 static int suspend_target(struct user_stream *s, int64_t deadline, int parked,
@@ -293,7 +306,11 @@ static int suspend_target(struct user_stream *s, int64_t deadline, int parked,
 
 	if (!r && !s->frozen)
 		r = user_freeze(s);
-	return r ? r : user_frozen(s, deadline, parked, holdup);
+	if (!r)
+		r = user_frozen(s, deadline, parked, holdup);
+	if (!r)
+		s->stood = count_threads(s);
+	return r;
 }
 
 static int user_suspend(struct guest *g, unsigned int deadline_ms, int parked,
@@ -312,6 +329,9 @@ static int user_suspend(struct guest *g, unsigned int deadline_ms, int parked,
 		return -EBUSY;
 	r = s->target ? suspend_target(s, deadline, parked, &holdup) :
 			suspend_source(s, deadline, &holdup);
+	/* whatever failed, its end is the better reason */
+	if (r && user_alive(s))
+		r = user_alive(s);
 	if (r == -ETIMEDOUT && ret_holdup)
 		*ret_holdup = holdup;
 	if (s->suspended)
@@ -482,7 +502,7 @@ static int user_info(struct guest *g, struct vasi_info *ret)
 	*i = (struct vasi_stream_info){
 		.stream_id = s->id, .service = s->service, .state = s->state,
 		.reason = s->reason, .pid = s->pid, .opens = s->refs,
-		.threads = (uint32_t)s->nr_threads, .bytes_left = s->bytes_left,
+		.threads = s->stood, .bytes_left = s->bytes_left,
 		.flags = (s->sealed ? VASI_STREAM_SEALED : 0) |
 			 (s->suspended ? VASI_STREAM_SUSPENDED : 0) |
 			 (user_alive(s) == -ESRCH ? VASI_STREAM_DEAD : 0),

@@ -40,6 +40,7 @@ struct user_watch;
  * @inner: in the guest's innermost PID namespace
  * @mask: its blocked signals
  * @regs: its registers at the stop, with the kernel's restart codes
+ * @held: it has come to its stop
  * @stopped: by job control, not by us alone: makes no calls
  * @restarted: the call that it was in when restart_syscall() goes on with it,
  *	0 = none, -1 = not known; __NR_nanosleep stands for clock_nanosleep, too
@@ -53,7 +54,7 @@ struct user_thread {
 	uint64_t mask;
 	struct user_regs_struct regs;
 	int restarted;
-	bool stopped, blocked;
+	bool held, stopped, blocked;
 	bool fixup, rseq_abort;
 };
 
@@ -79,6 +80,7 @@ struct user_thread {
  * @threads: threads held; of a guest that runs none
  * @nr_threads: how many
  * @max_threads: room
+ * @stood: threads at the last suspend
  * @call_at: address of a syscall instruction of it, 0 = not looked for
  * @state: VASI_STATE_*
  * @reason: of an abort
@@ -103,6 +105,7 @@ struct user_stream {
 	struct user_tracer *tracer;
 	struct user_thread *threads;
 	size_t nr_threads, max_threads;
+	uint32_t stood;
 	uint64_t call_at;
 	uint32_t state, reason;
 	int64_t suspended_at;

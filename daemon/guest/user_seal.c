@@ -316,7 +316,7 @@ int user_mark_sealed(struct user_stream *s)
 	struct mark m = {
 		.version = MARK_VERSION, .service = s->service,
 		.stream_id = s->id, .state = s->state, .reason = s->reason,
-		.pid = s->pid, .threads = (uint32_t)s->nr_threads,
+		.pid = s->pid, .threads = s->stood,
 		.suspended_at = s->suspended_at,
 	};
 

@@ -12,9 +12,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -24,9 +26,14 @@
 #include "state/procfile.h"
 #include "state/regs.h"
 
-#define POLL_FIRST_NS	20000
+/* most stops come at once: they are waited for without sleeping, others not */
+#define YIELDS		64
+#define POLLS_DEAD	16
+#define POLL_FIRST_NS	10000
 #define POLL_MAX_NS	1000000
 #define PASSES_LATE	3
+/* of the tracer, while it has nothing to do */
+#define LOOK_MS		50
 
 struct user_tracer {
 	pthread_t thread;
@@ -44,6 +51,7 @@ struct user_tracer {
 int user_wait(pid_t tid, int64_t deadline, int *ret_status)
 {
 	struct timespec pause = { 0, POLL_FIRST_NS };
+	unsigned int yields = 0;
 
 	for (;;) {
 		pid_t got = waitpid(tid, ret_status,
@@ -53,6 +61,10 @@ int user_wait(pid_t tid, int64_t deadline, int *ret_status)
 			return WIFSTOPPED(*ret_status) ? 0 : -ESRCH;
 		if (got < 0 && errno != EINTR)
 			return -ESRCH;
+		if (yields++ < YIELDS) {
+			sched_yield();
+			continue;
+		}
 		if (now_ns() >= deadline)
 			return -ETIMEDOUT;
 		nanosleep(&pause, NULL);
@@ -191,14 +203,6 @@ static struct user_thread *thread_of(struct user_stream *s, pid_t tid)
 	return NULL;
 }
 
-static void forget(struct user_stream *s, pid_t tid)
-{
-	struct user_thread *t = thread_of(s, tid);
-
-	if (t)
-		*t = s->threads[--s->nr_threads];
-}
-
 /* a thread that has come to its stop */
 static int look_at(struct user_stream *s, struct user_thread *t)
 {
@@ -264,24 +268,89 @@ static int seize(struct user_stream *s, pid_t tid)
 	return ptrace(PTRACE_INTERRUPT, tid, 0, 0) ? -errno : 0;
 }
 
-/* a signal on its way goes on, the stop comes behind it */
-static int await(struct user_stream *s, pid_t tid, int64_t deadline)
+/* one has told something; @t->held when it is what was waited for */
+static int take(struct user_stream *s, struct user_thread *t, int status)
 {
-	struct user_thread *t;
-	int status, r;
-
-	for (;;) {
-		r = user_wait(tid, deadline, &status);
-		if (r)
-			return r;
-		if (status >> 16 == PTRACE_EVENT_STOP)
-			break;
-		if (ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status)))
-			return -errno;
-	}
-	t = thread_of(s, tid);
+	/* a signal on its way goes on, the stop comes behind it */
+	if (status >> 16 != PTRACE_EVENT_STOP)
+		return ptrace(PTRACE_CONT, t->tid, 0, WSTOPSIG(status)) ?
+		       -errno : 0;
+	t->held = true;
 	t->stopped = WSTOPSIG(status) != SIGTRAP;
 	return look_at(s, t);
+}
+
+static bool has_ended(const struct user_stream *s, pid_t tid)
+{
+	_cleanup_free_ char *status = NULL;
+	const char *f;
+
+	if (thread_file(s, tid, "status", &status))
+		return true;
+	f = procfile_field(status, "State");
+	return !f || *f == 'Z' || *f == 'X';
+}
+
+/*
+ * Looks at all that have not stopped yet; returns one of them, 0 = there is
+ * none, or -errno. A first thread that has ended tells so only when all others
+ * are gone (@dead: look for such).
+ */
+static pid_t poll_stops(struct user_stream *s, bool dead)
+{
+	pid_t late = 0;
+	size_t i;
+
+	for (i = 0; i < s->nr_threads; i++) {
+		struct user_thread *t = &s->threads[i];
+		int status, r;
+		pid_t got;
+
+		if (t->held)
+			continue;
+		got = waitpid(t->tid, &status, __WALL | __WNOTHREAD | WNOHANG);
+		if (!got && !(dead && has_ended(s, t->tid))) {
+			late = t->tid;
+			continue;
+		}
+		if (got <= 0 || !WIFSTOPPED(status)) {
+			s->threads[i--] = s->threads[--s->nr_threads];
+			continue;
+		}
+		r = take(s, t, status);
+		if (r == -ESRCH)
+			r = 0;	/* killed: its end is still to be told */
+		if (r)
+			return r;
+		if (!t->held)
+			late = t->tid;
+	}
+	return late;
+}
+
+/* all that are seized; -ETIMEDOUT and @ret_late */
+static int await(struct user_stream *s, int64_t deadline, pid_t *ret_late)
+{
+	struct timespec pause = { 0, POLL_FIRST_NS };
+	unsigned int tries;
+	pid_t late;
+
+	for (tries = 0;; tries++) {
+		late = poll_stops(s, tries % POLLS_DEAD == POLLS_DEAD - 1);
+		if (late <= 0)
+			return late;
+		if (tries < YIELDS) {
+			sched_yield();
+			continue;
+		}
+		if (now_ns() >= deadline)
+			break;
+		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < POLL_MAX_NS)
+			pause.tv_nsec *= 2;
+	}
+	*ret_late = late;
+	return -ETIMEDOUT;
 }
 
 /* -- all of them */
@@ -322,12 +391,14 @@ static void name_culprit(const struct user_stream *s, pid_t tid,
 }
 
 /* seizes the threads that are new; returns how many there were */
-static int seize_new(struct user_stream *s, pid_t *ret_tid)
+static int seize_new(struct user_stream *s, unsigned int *ret_dead,
+		     pid_t *ret_tid)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *e;
 	int fd, news = 0;
 
+	*ret_dead = 0;
 	fd = openat(s->proc, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? -ESRCH : -errno;
@@ -338,63 +409,65 @@ static int seize_new(struct user_stream *s, pid_t *ret_tid)
 	}
 	while ((e = readdir(dir))) {
 		const pid_t tid = atoi(e->d_name);
-		_cleanup_free_ char *status = NULL;
-		const char *f;
 		int r;
 
 		if (*e->d_name == '.' || thread_of(s, tid))
 			continue;
 		r = seize(s, tid);
-		if (r == -ESRCH)
-			continue;
-		if (r) {
+		if (!r) {
+			news++;
+		} else if (r == -ESRCH || (r == -EPERM && has_ended(s, tid))) {
+			++*ret_dead;
+		} else {
 			*ret_tid = tid;
-			/* one that has ended as well */
-			if (r != -EPERM ||
-			    thread_file(s, tid, "status", &status))
-				return r;
-			f = procfile_field(status, "State");
-			if (f && (*f == 'Z' || *f == 'X'))
-				continue;
 			return r;
 		}
-		news++;
 	}
 	return news;
+}
+
+/*
+ * The list of threads is made while they come and go, and may lack some. Their
+ * number is counted otherwise.
+ */
+static bool is_all(const struct user_stream *s, unsigned int dead)
+{
+	_cleanup_free_ char *status = NULL;
+	const char *f;
+
+	if (procfile_read(s->proc, "status", &status, NULL))
+		return true;
+	f = procfile_field(status, "Threads");
+	return !f || strtoul(f, NULL, 10) <= s->nr_threads + dead;
 }
 
 int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
 	      struct guest_holdup *ret_holdup)
 {
-	unsigned int pass;
+	unsigned int pass = 0, dead = 0;
 	pid_t culprit = tid;
-	size_t at = s->nr_threads;
-	int r = 0;
+	int news, r;
 
-	if (tid) {
-		r = seize(s, tid);
-		if (!r)
-			r = await(s, tid, deadline);
-	}
-	for (pass = 1; !tid && !r; pass++) {
-		r = seize_new(s, &culprit);
-		if (r <= 0)
-			break;
-		for (r = 0; at < s->nr_threads && !r; ) {
-			culprit = s->threads[at].tid;
-			r = await(s, culprit, deadline);
-			if (r == -ESRCH) {
-				forget(s, culprit);
-				r = 0;
-			} else {
-				at++;
-			}
+	do {
+		if (tid) {
+			news = 0;
+			r = seize(s, tid);
+		} else {
+			pass++;
+			news = seize_new(s, &dead, &culprit);
+			r = news < 0 ? news : 0;
 		}
-	}
-	if (!tid && !r && !s->nr_threads)
+		if (!r)
+			r = await(s, deadline, &culprit);
+		if (!r && !tid && !news && is_all(s, dead))
+			break;
+		if (!r && !tid && now_ns() >= deadline)
+			r = -ETIMEDOUT;
+	} while (!r && !tid);
+	if (!r && !s->nr_threads)
 		r = -ESRCH;
 	if (r == -EPERM || r == -ETIMEDOUT)
-		name_culprit(s, culprit, tid ? 0 : pass, ret_holdup);
+		name_culprit(s, culprit, pass, ret_holdup);
 	return r;
 }
 
@@ -412,14 +485,62 @@ static void let_go(struct user_stream *s)
 	s->nr_threads = 0;
 }
 
+static bool is_ours(const struct user_stream *s)
+{
+	_cleanup_free_ char *status = NULL;
+	const char *f;
+
+	if (procfile_read(s->proc, "status", &status, NULL))
+		return false;
+	f = procfile_field(status, "PPid");
+	return f && atoi(f) == getpid();
+}
+
+/*
+ * A guest that is killed while it is held goes only when its tracer has seen
+ * it.
+ */
+static void see_the_dead(struct user_stream *s)
+{
+	size_t i;
+
+	for (i = 0; i < s->nr_threads; i++) {
+		const pid_t tid = s->threads[i].tid;
+		int status;
+
+		/* a parent that is this very process sees it by itself */
+		if ((tid != s->pid || !is_ours(s)) &&
+		    waitpid(tid, &status, __WALL | __WNOTHREAD | WNOHANG) ==
+		    tid && !WIFSTOPPED(status))
+			s->threads[i--] = s->threads[--s->nr_threads];
+	}
+}
+
+static void wait_for_work(struct user_tracer *t)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += LOOK_MS * NSEC_PER_MSEC;
+	if (until.tv_nsec >= NSEC_PER_SEC) {
+		until.tv_nsec -= NSEC_PER_SEC;
+		until.tv_sec++;
+	}
+	if (pthread_cond_clockwait(&t->cond, &t->lock, CLOCK_MONOTONIC,
+				   &until) == ETIMEDOUT)
+		see_the_dead(t->s);
+}
+
 static void *tracer_main(void *arg)
 {
 	struct user_tracer *t = arg;
 
+	/* its sleeps are the guest's pause */
+	prctl(PR_SET_TIMERSLACK, 1);
 	pthread_mutex_lock(&t->lock);
 	for (;;) {
 		while (!t->fn && !t->end)
-			pthread_cond_wait(&t->cond, &t->lock);
+			wait_for_work(t);
 		if (t->end)
 			break;
 		pthread_mutex_unlock(&t->lock);

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "useraccess/shim.h"
+#include "suspend/blocking.c"
+#undef main
+
+int main(void)
+{
+	return shim_usable() ? module_test() : 4;
+}
