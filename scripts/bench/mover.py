@@ -16,8 +16,8 @@ import time
 import sides
 from sides import TOP, BenchError
 
-MSPD = os.path.join(TOP, "build", "mspd")
-MSPCTL = os.path.join(TOP, "build", "mspctl")
+MSPD = os.environ.get("MSPD", os.path.join(TOP, "build", "mspd"))
+MSPCTL = os.environ.get("MSPCTL", os.path.join(TOP, "build", "mspctl"))
 LOAD = os.path.join(TOP, "build", "vasi-load")
 CGROUP = "mover"
 PORTS = {"a": 7700, "b": 7701}      # on loopback both are at one address

@@ -90,6 +90,15 @@ def test_options():
         require(r.stdout == "" and "Traceback" not in r.stderr, words, r.stderr)
 
 
+def test_congestion():
+    """a congestion control that is not there is told by name"""
+    r = subprocess.run([BENCH, *TINY, "--congestion", "lunar"], capture_output=True,
+                       text=True, timeout=60, check=False)
+    require(r.returncode == 1 and r.stdout == "", r.returncode, r.stdout)
+    require(r.stderr.startswith("vasi-bench: ") and "tcp_congestion" in r.stderr,
+            r.stderr)
+
+
 def test_manual():
     """every option and every name in the JSON is in the manual"""
     r = subprocess.run([BENCH, "mover", "--help"], capture_output=True, text=True,
@@ -109,8 +118,10 @@ def test_manual():
 def test_without_rivals():
     """where no rival is installed it measures the rest, and says so"""
     with Bare() as bare:
-        text, seen = bare.bench(*TINY, "--links", "loopback,1g")
+        text, seen = bare.bench(*TINY, "--links", "loopback,1g",
+                                "--congestion", "reno")
     require(set(seen) == WHOLE, set(seen) ^ WHOLE)
+    require(seen["host"]["congestion_control"] == "reno", seen["host"])
     moved = not [n for n in seen["skipped"] if n.startswith("mover")]
     for name in seen["skipped"]:
         if name.startswith("mover"):
