@@ -168,6 +168,16 @@ static int open_own(struct user_stream *s, const char *path)
 	return 0;
 }
 
+/* who exits is in no cgroup any more */
+static bool is_empty(const char *path)
+{
+	_cleanup_close_ int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_free_ char *procs = NULL;
+
+	return dir >= 0 && !procfile_read(dir, "cgroup.procs", &procs, NULL) &&
+	       !*procs;
+}
+
 int user_cgroup_own(struct user_stream *s)
 {
 	char path[1100], own[1200];
@@ -185,8 +195,11 @@ int user_cgroup_own(struct user_stream *s)
 	if (mkdir(own, 0755) && errno != EEXIST)
 		return -EOPNOTSUPP;
 	r = move_to(own, s->pid);
-	if (!r)
+	if (!r) {
 		r = open_own(s, own);
+		if (r == -EBUSY && is_empty(own))
+			r = -ESRCH;
+	}
 	if (!r) {
 		s->home = strdup(path);
 		if (s->home)

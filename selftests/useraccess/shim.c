@@ -163,8 +163,13 @@ static int state(struct guest *g, struct vasi_state *c)
 {
 	void *buf;
 	size_t len;
-	int r = a->state(g, &buf, &len);
+	int r;
 
+	if (c->member)
+		return -ENOENT;
+	if (c->buf & 7)
+		return -EINVAL;
+	r = a->state(g, &buf, &len);
 	if (r)
 		return r;
 	c->out_len = len;
