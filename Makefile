@@ -173,14 +173,14 @@ docs: $(man_pages)
 $(B)/man/%: Documentation/man/%.rst
 	$(call replace,MAN,rst2man --strict $< $$t)
 
-# -- installation
+# -- installation: vasi-bench works in the tree only
 
 install: daemon tools docs
 	install -d $(DESTDIR)$(sbindir) $(DESTDIR)$(bindir)
 	install -m 755 $(B)/mspd $(DESTDIR)$(sbindir)
 	install -m 755 $(B)/mspctl $(tool_programs) $(DESTDIR)$(bindir)
 	for name in $(mspctl_names); do ln -sfn mspctl $(DESTDIR)$(bindir)/$$name; done
-	for page in $(man_pages); do \
+	for page in $(filter-out $(B)/man/vasi-bench.1,$(man_pages)); do \
 		install -D -m 644 -t $(DESTDIR)$(mandir)/man$${page##*.} $$page; done
 	for file in $(wildcard daemon/*.conf); do \
 		install -D -m 644 -t $(DESTDIR)$(sysconfdir)/mspd $$file; done
