@@ -115,10 +115,13 @@ static struct user_track *get(struct user_stream *s)
 	return t;
 }
 
-/* it looks the same from below: an exec has ended the memory as well */
+/*
+ * It looks the same from below: an exec has ended the memory as well. What was
+ * read of /proc may then be the new program's.
+ */
 static int result(const struct user_stream *s, int r)
 {
-	int why = r == -ESRCH ? user_alive(s) : 0;
+	int why = user_alive(s);
 
 	return why ? why : r;
 }
