@@ -24,6 +24,7 @@
 #define MARK_VERSION	1
 #define OWN_PREFIX	"vasi-"
 #define DEPTH_MAX	16
+#define MOVE_TRIES	20
 
 /* the attribute's value; of this host alone, and of this boot */
 struct mark {
@@ -178,6 +179,32 @@ static bool is_empty(const char *path)
 	       !*procs;
 }
 
+/* Its children came along: they go back with it, and the cgroup goes. */
+static void move_back(const char *own, const char *home)
+{
+	_cleanup_close_ int dir = open(own, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int tries;
+
+	for (tries = 0; dir >= 0 && tries < MOVE_TRIES; tries++) {
+		_cleanup_free_ char *procs = NULL;
+		char *at, *end;
+
+		if (procfile_read(dir, "cgroup.procs", &procs, NULL))
+			break;
+		for (at = procs; *at; at = end + (*end == '\n')) {
+			const pid_t p = (pid_t)strtol(at, &end, 10);
+
+			if (end == at)
+				break;
+			move_to(home, p);
+		}
+		/* who has just ended is counted for a moment */
+		if (!rmdir(own) || errno != EBUSY)
+			break;
+		sleep_ms(1);
+	}
+}
+
 int user_cgroup_own(struct user_stream *s)
 {
 	char path[1100], own[1200];
@@ -207,9 +234,9 @@ int user_cgroup_own(struct user_stream *s)
 		r = -ENOMEM;
 		close(steal_fd(&s->cgroup));
 	}
-	move_to(path, s->pid);
-	rmdir(own);
-	return r == -ESRCH ? r : -EOPNOTSUPP;
+	move_back(own, path);
+	/* a child that it has just now: there may be none the next time */
+	return r == -ESRCH || r == -EBUSY ? r : -EOPNOTSUPP;
 }
 
 void user_cgroup_leave(struct user_stream *s)
@@ -219,8 +246,7 @@ void user_cgroup_leave(struct user_stream *s)
 	close(steal_fd(&s->cgroup));
 	if (s->home && !s->sealed) {
 		/* nothing is left to be moved if it is dead */
-		move_to(s->home, s->pid);
-		rmdir(s->cgroup_path);
+		move_back(s->cgroup_path, s->home);
 	}
 	free(s->home);
 	free(s->cgroup_path);
