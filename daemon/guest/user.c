@@ -116,6 +116,7 @@ static void stream_free(struct user_stream *s)
 	cleanup_close(&s->mem);
 	pthread_mutex_destroy(&s->lock);
 	free(s->threads);
+	free(s->calls);
 	free(s);
 }
 

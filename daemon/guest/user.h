@@ -59,6 +59,18 @@ struct user_thread {
 };
 
 /**
+ * struct user_call - a call that was found interrupted, and may be again
+ * @tid: who made it
+ * @nr: number of the call
+ * @rip: where
+ */
+struct user_call {
+	pid_t tid;
+	int nr;
+	uint64_t rip;
+};
+
+/**
  * struct user_stream - what the handles of a stream share
  * @id: stream ID
  * @service: VASI_SERVICE_*
@@ -81,6 +93,8 @@ struct user_thread {
  * @nr_threads: how many
  * @max_threads: room
  * @stood: threads at the last suspend
+ * @calls: interrupted calls of threads that were stopped once
+ * @nr_calls: how many
  * @call_at: address of a syscall instruction of it, 0 = not looked for
  * @state: VASI_STATE_*
  * @reason: of an abort
@@ -106,6 +120,8 @@ struct user_stream {
 	struct user_thread *threads;
 	size_t nr_threads, max_threads;
 	uint32_t stood;
+	struct user_call *calls;
+	size_t nr_calls;
 	uint64_t call_at;
 	uint32_t state, reason;
 	int64_t suspended_at;

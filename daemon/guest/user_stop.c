@@ -34,6 +34,7 @@
 #define PASSES_LATE	3
 /* of the tracer, while it has nothing to do */
 #define LOOK_MS		50
+#define SYSCALL_BYTES	2
 
 struct user_tracer {
 	pthread_t thread;
@@ -195,6 +196,49 @@ static void leave_rseq(const struct user_stream *s, struct user_thread *t)
 	t->rseq_abort = true;
 }
 
+static struct user_call *call_of(struct user_stream *s, pid_t tid)
+{
+	struct user_call *c;
+	size_t i;
+
+	for (i = 0; i < s->nr_calls; i++)
+		if (s->calls[i].tid == tid)
+			return &s->calls[i];
+	c = reallocarray(s->calls, s->nr_calls + 1, sizeof(*c));
+	if (!c)
+		return NULL;
+	s->calls = c;
+	c[s->nr_calls] = (struct user_call){ .tid = tid };
+	return &c[s->nr_calls++];
+}
+
+/*
+ * A thread that was let go is stopped again before it sleeps, or before it has
+ * even come to restart_syscall(): then nothing shows what it was in, but it was
+ * seen before.
+ */
+static void recall_call(struct user_stream *s, struct user_thread *t)
+{
+	const struct user_regs_struct *r = &t->regs;
+	const bool on_its_way = r->rax == __NR_restart_syscall;
+	const bool interrupted = (long)r->rax == -ERESTART_RESTARTBLOCK &&
+				 (long)r->orig_rax >= 0;
+	const uint64_t rip = r->rip + (on_its_way ? SYSCALL_BYTES : 0);
+	struct user_call *c;
+
+	if (!interrupted && !on_its_way)
+		return;
+	c = call_of(s, t->tid);
+	if (!c)
+		return;
+	if (interrupted && r->orig_rax != __NR_restart_syscall)
+		t->restarted = (int)r->orig_rax;
+	if (t->restarted > 0)
+		*c = (struct user_call){ t->tid, t->restarted, rip };
+	else if (c->rip == rip && c->nr)
+		t->restarted = c->nr;
+}
+
 static struct user_thread *thread_of(struct user_stream *s, pid_t tid)
 {
 	for (size_t i = 0; i < s->nr_threads; i++)
@@ -217,6 +261,7 @@ static int look_at(struct user_stream *s, struct user_thread *t)
 	t->inner = inner_tid(status);
 	fix_eintr(s, t, status);
 	leave_rseq(s, t);
+	recall_call(s, t);
 	if ((t->fixup || t->rseq_abort) &&
 	    ptrace(PTRACE_SETREGS, t->tid, 0, &t->regs))
 		return -errno;
