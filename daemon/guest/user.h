@@ -220,8 +220,8 @@ void user_inject_end(struct user_thread *t);
 const char *user_cgroup_root(void);
 /*
  * Gives the guest a cgroup of its own if it has none: a child of the one that
- * it is in, so that limits and accounting stay. -EBUSY: others are in its own
- * one as well, -EOPNOTSUPP: that cannot be.
+ * it is in, so that limits and accounting stay. Called again: is it there alone
+ * still? -EBUSY: others are, too; -EOPNOTSUPP: that cannot be.
  */
 int user_cgroup_own(struct user_stream *s);
 /* puts it back where it was, if it is not sealed, and closes the directory */

@@ -149,13 +149,13 @@ static bool has_alone(int dir, pid_t pid)
 	return found;
 }
 
-static int open_own(struct user_stream *s, const char *path)
+static int open_own(struct user_stream *s, const char *path, bool made)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
-	if (!has_alone(fd, s->pid) ||
+	if ((!made && !has_alone(fd, s->pid)) ||
 	    faccessat(fd, "cgroup.freeze", W_OK, 0)) {
 		close(fd);
 		return -EBUSY;
@@ -215,7 +215,7 @@ int user_cgroup_own(struct user_stream *s)
 	r = cgroup_of(s, path, sizeof(path));
 	if (r)
 		return r;
-	r = open_own(s, path);
+	r = open_own(s, path, false);
 	if (r != -EBUSY)
 		return r;
 	snprintf(own, sizeof(own), "%s/" OWN_PREFIX "%d", path, s->pid);
@@ -223,9 +223,8 @@ int user_cgroup_own(struct user_stream *s)
 		return -EOPNOTSUPP;
 	r = move_to(own, s->pid);
 	if (!r) {
-		r = open_own(s, own);
-		if (r == -EBUSY && is_empty(own))
-			r = -ESRCH;
+		/* its children of from now on are there, too, until they end */
+		r = is_empty(own) ? -ESRCH : open_own(s, own, true);
 	}
 	if (!r) {
 		s->home = strdup(path);
