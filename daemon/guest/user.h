@@ -14,7 +14,7 @@
  *
  * On the source the guest is seized for a suspend, and one thread of a running
  * guest for a moment when it is asked what only itself can tell: by state()
- * and by the start of tracking, less than 1 ms on an idle machine. A target is
+ * for 1 to 3 ms, by the start of tracking for less than 1 ms. A target is
  * traced by the thread that builds it already and is never seized: there a
  * suspend is the freeze of its cgroup.
  */

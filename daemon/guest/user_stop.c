@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include "guest/user.h"
@@ -34,6 +35,7 @@
 #define PASSES_LATE	3
 /* of the tracer, while it has nothing to do */
 #define LOOK_MS		50
+#define NICE		-15
 #define SYSCALL_BYTES	2
 
 struct user_tracer {
@@ -580,8 +582,9 @@ static void *tracer_main(void *arg)
 {
 	struct user_tracer *t = arg;
 
-	/* its sleeps are the guest's pause */
+	/* its sleeps are the guest's pause, and so is what runs before it */
 	prctl(PR_SET_TIMERSLACK, 1);
+	setpriority(PRIO_PROCESS, 0, NICE);
 	pthread_mutex_lock(&t->lock);
 	for (;;) {
 		while (!t->fn && !t->end)
