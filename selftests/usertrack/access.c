@@ -171,13 +171,10 @@ static void attempt(const char *name, pid_t pid, uint64_t id)
 	access_->close(g);
 }
 
-static void run(const char *name, bool huge, bool file, uint32_t ops)
+static pid_t start(void)
 {
-	int64_t before, after;
 	pid_t pid;
-	int fds;
 
-	*w = (struct world){ .huge = huge, .file = file, .chaos = ops };
 	world_base(base_of_copy);
 	fflush(stdout);
 	pid = fork();
@@ -189,6 +186,23 @@ static void run(const char *name, bool huge, bool file, uint32_t ops)
 	while (!increments())
 		sleep_ms(1);
 	base = (uintptr_t)w->arena;
+	return pid;
+}
+
+static void end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	must(waitpid(pid, NULL, 0) == pid);
+}
+
+static void run(const char *name, bool huge, bool file, uint32_t ops)
+{
+	int64_t before, after;
+	pid_t pid;
+	int fds;
+
+	*w = (struct world){ .huge = huge, .file = file, .chaos = ops };
+	pid = start();
 	fds = nr_fds(pid);
 	attempt(name, pid, (uint64_t)pid << 32 | 1);
 	attempt(name, pid, (uint64_t)pid << 32 | 2);
@@ -203,8 +217,90 @@ static void run(const char *name, bool huge, bool file, uint32_t ops)
 	if (!(ops & ~C_KEEP))
 		ok(after - before == increments(), "%s: no increment is lost",
 		   name);
-	kill(pid, SIGKILL);
-	must(waitpid(pid, NULL, 0) == pid);
+	end(pid);
+}
+
+/* a mover that dies, with the guest in its hand or not */
+static void dead_mover(const char *name, bool suspended)
+{
+	struct guest_holdup holdup;
+	pid_t pid, mover;
+	int64_t count;
+	int status;
+
+	*w = (struct world){ .chaos = C_KEEP & ~C_COLLAPSE };
+	pid = start();
+	mover = fork();
+	must(mover >= 0);
+	if (!mover) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		must(!access_->attach(&g, pid, VASI_SERVICE_SOURCE, 5));
+		must(!access_->track(g, 1) && !one_round());
+		must(is_registered(pid));
+		while (suspended && access_->suspend(g, 5000, 0, &holdup))
+			sleep_ms(5);
+		_exit(77);
+	}
+	must(waitpid(mover, &status, 0) == mover);
+	must(WIFEXITED(status) && WEXITSTATUS(status) == 77);
+	count = increments();
+	for (int i = 0; i < 5000 && increments() == count; i++)
+		sleep_ms(1);
+	ok(increments() > count && !is_registered(pid),
+	   "%s: the guest runs, and nothing is left in it", name);
+	attempt(name, pid, 6);
+	end(pid);
+}
+
+/* the guest becomes another program, or ends */
+static void the_end(void)
+{
+	static struct vasi_range vec[VEC];
+	uint64_t at;
+	pid_t pid;
+	size_t n;
+	int r;
+
+	*w = (struct world){ .chaos = C_READ };
+	pid = start();
+	must(!access_->attach(&g, pid, VASI_SERVICE_SOURCE, 8));
+	must(!access_->track(g, 1) && !one_round());
+	end(pid);
+	r = access_->harvest(g, 0, 0, 0, 0, vec, VEC, &n, &at);
+	ok(r == -ESRCH, "a guest that has ended");
+	vec[0] = (struct vasi_range){ .start = base, .pages = 1 };
+	ok(access_->read(g, vec, 1, now, PAGE, &n) == -ESRCH,
+	   "has no memory");
+	access_->close(g);
+
+	*w = (struct world){};
+	fflush(stdout);
+	pid = fork();
+	must(pid >= 0);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED))
+			usleep(100);
+		execl("/bin/sleep", "sleep", "60", NULL);
+		_exit(1);
+	}
+	must(!access_->attach(&g, pid, VASI_SERVICE_SOURCE, 9));
+	must(!access_->track(g, 1));
+	must(!access_->harvest(g, 0, 0, 0, 0, vec, VEC, &n, &at));
+	w->stop = 1;
+	for (int i = 0; i < 5000; i++) {
+		r = access_->harvest(g, 0, 0, 0, 0, vec, VEC, &n, &at);
+		if (r)
+			break;
+		sleep_ms(1);
+	}
+	if (!ok(r == -ECANCELED, "a guest that has become another program"))
+		note("%s", strerror(-r));
+	vec[0] = (struct vasi_range){ .start = (uintptr_t)w, .pages = 1 };
+	ok(access_->read(g, vec, 1, now, PAGE, &n) == -ECANCELED,
+	   "is not read from");
+	access_->close(g);
+	end(pid);
 }
 
 int main(void)
@@ -227,5 +323,8 @@ int main(void)
 	run("everything", false, false, C_ALL & ~C_COLLAPSE);
 	run("everything, huge pages", true, false, C_ALL);
 	run("a file", false, true, C_DONTNEED | C_MAP | C_READ | C_FORK);
+	dead_mover("a mover that died", false);
+	dead_mover("one that died in the pause", true);
+	the_end();
 	return tap_end();
 }
