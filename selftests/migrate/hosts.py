@@ -81,8 +81,8 @@ def load_json(path):
 class Hosts:
     """Both machines, what they share, and attributes that all moves have."""
 
-    def __init__(self, san, attributes):
-        self.san, self.attributes = san, attributes
+    def __init__(self, san, attributes, module):
+        self.san, self.attributes, self.module = san, attributes, module
         self.faulty = False
 
     def start(self, side, *command):
@@ -330,6 +330,6 @@ def run(tests, kernels=("6.1", "6.1"), pair="vm", attributes=""):
         os.makedirs(san)
         os.chmod(san, 0o777)
         start_pair(pair, kernels, san)
-    hosts = Hosts(san, attributes)
+    hosts = Hosts(san, attributes, pair == "vm")
     hosts.boot()
     sys.exit(run_tests(hosts, chosen))
