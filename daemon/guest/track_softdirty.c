@@ -5,6 +5,9 @@
  * The bits are read and cleared by two calls. What is written between the two
  * would be lost: the guest is stopped for both, for about 10 ms per GiB, once
  * for a whole pass.
+ *
+ * No bit tells of a page that was given back, and of which the guest then reads
+ * zeroes: the zero page is at its place, and has to be known by its number.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,8 +20,13 @@
 #define PAGE		4096ULL
 #define ENTRIES		8192	/* of one read */
 
-/* page frame of the zero page, 0: not known */
+#define HUGE_PAGES	512ULL
+#define KPF_ZERO_PAGE	(1ULL << 24)
+
+/* page frame of the zero page */
 static uint64_t zero_frame;
+/* first one of the huge zero page, as last seen: it comes and goes */
+static _Atomic uint64_t huge_zero_frame;
 
 static int clear_bits(int proc)
 {
@@ -50,9 +58,12 @@ static int try_it(int proc, int pagemap, volatile char *at)
 	if (entry_of(pagemap, at, &again))
 		return -EOPNOTSUPP;
 	/* a read of what was never written maps the zero page */
-	if (!at[PAGE] && !entry_of(pagemap, at + PAGE, &zero) &&
-	    zero & PAGEMAP_PRESENT)
-		zero_frame = zero & PAGEMAP_PFN;
+	if (at[PAGE] || entry_of(pagemap, at + PAGE, &zero) ||
+	    !(zero & PAGEMAP_PRESENT))
+		return -EOPNOTSUPP;
+	zero_frame = zero & PAGEMAP_PFN;
+	if (!zero_frame)
+		return -EPERM;
 	return written & PAGEMAP_SOFT_DIRTY && again & PAGEMAP_SOFT_DIRTY &&
 	       !(cleared & PAGEMAP_SOFT_DIRTY) ? 0 : -EOPNOTSUPP;
 }
@@ -117,11 +128,46 @@ static bool wanted(enum track_scan what, uint64_t categories)
 	case TRACK_LOOK:
 		return there;
 	case TRACK_GONE:
-		return !there;
+		/* given back, then read */
+		return !there || categories & SCAN_ZERO;
 	case TRACK_ALL:
 		break;
 	}
 	return true;
+}
+
+/* is the huge page that @entry, of @addr, seems to be in the one of zeroes? */
+static void look_for_huge_zero(uint64_t addr, uint64_t entry)
+{
+	const uint64_t frame = entry & PAGEMAP_PFN;
+	const uint64_t first = frame - addr / PAGE % HUGE_PAGES;
+	_cleanup_close_ int fd = -1;
+	uint64_t flags;
+
+	if (!(entry & PAGEMAP_PRESENT) || first % HUGE_PAGES || !first)
+		return;
+	fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	if (pread(fd, &flags, sizeof(flags),
+		  (off_t)(frame * sizeof(flags))) != sizeof(flags))
+		return;
+	if (flags & KPF_ZERO_PAGE)
+		huge_zero_frame = first;
+	else if (huge_zero_frame == first)
+		huge_zero_frame = 0;
+}
+
+static uint64_t categories_of(uint64_t addr, uint64_t entry, bool first)
+{
+	uint64_t c;
+
+	/* a mapping of a huge page begins at such an address */
+	if (first || !(addr / PAGE % HUGE_PAGES))
+		look_for_huge_zero(addr, entry);
+	c = softdirty_categories(entry, zero_frame);
+	if (entry & PAGEMAP_PRESENT && huge_zero_frame &&
+	    (entry & PAGEMAP_PFN) / HUGE_PAGES == huge_zero_frame / HUGE_PAGES)
+		c = (c & ~(uint64_t)SCAN_FILE) | SCAN_ZERO;
+	return c;
 }
 
 /* Runs of what is wanted; *@addr is where the entries are read from. */
@@ -141,7 +187,7 @@ static int classify(struct tracker *t, enum track_scan what, uint64_t *addr,
 		if (r)
 			return r;
 		for (i = 0; i < len; i++, *addr += PAGE) {
-			uint64_t c = softdirty_categories(entry[i], zero_frame);
+			uint64_t c = categories_of(*addr, entry[i], !i);
 			struct scan_region *last = n ? &t->region[n - 1] : NULL;
 
 			if (!wanted(what, c))
