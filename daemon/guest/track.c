@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "guest/track.h"
 #include "lib/cleanup.h"
@@ -90,6 +91,7 @@ static void forget(struct tracker *t)
 	spans_free(&t->owed);
 	spans_free(&t->wild);
 	spans_free(&t->missing);
+	spans_free(&t->doubt);
 	pageset_free(&t->told);
 }
 
@@ -350,13 +352,14 @@ static int whole(struct tracker *t, uint64_t start, uint64_t end,
 
 /* -- what changed in a range where all was told */
 
-static int missing_add(struct tracker *t, uint64_t start, uint64_t end)
+static int told_add(struct tracker *t, struct spans *to_set, uint64_t start,
+		    uint64_t end)
 {
 	uint64_t from, to;
 	int r = 0;
 
 	while (!r && pageset_run(&t->told, start, end, &from, &to)) {
-		r = spans_add(&t->missing, from, to, VASI_REASON_EVENT);
+		r = spans_add(to_set, from, to, VASI_REASON_EVENT);
 		start = to;
 	}
 	return r;
@@ -384,8 +387,15 @@ static int missing_marked(struct tracker *t, uint64_t start, uint64_t end)
 /*
  * Of a file's private mapping a page goes without becoming nothing: the file's
  * own is at its place, or a marker that keeps it protected.
+ *
+ * A write to the place of a marker brings a copy of the file's page, protected
+ * first; the protection goes when the instruction is tried again. A thread that
+ * is stopped in between leaves a page that is another one and looks as the one
+ * before. So where threads are stopped, and could write (@doubt), what is there
+ * is told whatever it looks like.
  */
-static int missing_file(struct tracker *t, uint64_t start, uint64_t end)
+static int missing_file(struct tracker *t, uint64_t start, uint64_t end,
+			bool doubt)
 {
 	uint64_t next;
 	int i, n, r = 0;
@@ -400,9 +410,11 @@ static int missing_file(struct tracker *t, uint64_t start, uint64_t end)
 
 			if (x->categories & SCAN_FILE ||
 			    !(x->categories & (SCAN_PRESENT | SCAN_SWAPPED)))
-				r = missing_add(t, x->start, x->end);
+				r = told_add(t, &t->missing, x->start, x->end);
 			else if (x->categories & SCAN_SWAPPED)
 				r = missing_marked(t, x->start, x->end);
+			else if (doubt)
+				r = told_add(t, &t->doubt, x->start, x->end);
 		}
 	}
 	return r;
@@ -419,8 +431,8 @@ static int missing_anon(struct tracker *t, uint64_t start, uint64_t end)
 		if (n < 0)
 			return n;
 		for (i = 0; i < n && !r; i++)
-			r = missing_add(t, t->region[i].start,
-					t->region[i].end);
+			r = told_add(t, &t->missing, t->region[i].start,
+				     t->region[i].end);
 	}
 	return r;
 }
@@ -432,15 +444,19 @@ static int find_missing(struct tracker *t, uint64_t start, uint64_t end)
 
 	t->missing.n = 0;
 	t->missing.sorted = 0;
+	t->doubt.n = 0;
+	t->doubt.sorted = 0;
 	while (start < end && !r) {
 		size_t i = track_find_line(t, start);
 		uint64_t from, to, next = end;
-		bool file = false;
+		bool file = false, doubt = false;
 
 		if (i < t->maps.n && t->maps.v[i].start < end) {
 			const struct map_line *line = &t->maps.v[i];
 
 			file = line->ino != 0;
+			doubt = line->prot & PROT_WRITE && t->host.still &&
+				t->host.still(t->host.arg);
 			/* anonymous ones in a row are looked at together */
 			do
 				next = t->maps.v[i++].end;
@@ -451,10 +467,22 @@ static int find_missing(struct tracker *t, uint64_t start, uint64_t end)
 		}
 		/* nothing was told before the first and behind the last */
 		if (pageset_run(&t->told, start, next, &from, &to))
-			r = file ? missing_file(t, from, next) :
+			r = file ? missing_file(t, from, next, doubt) :
 				   missing_anon(t, from, next);
 		start = next;
 	}
+	return r;
+}
+
+static int item_spans(struct tracker *t, struct spans *s, uint8_t kind)
+{
+	int r = 0;
+
+	/* puts them in order */
+	spans_find(s, 0);
+	for (size_t k = 0; k < s->n && !r; k++)
+		r = item_add(t, s->v[k].start, s->v[k].end, kind, PAGE_SHIFT,
+			     s->v[k].reason);
 	return r;
 }
 
@@ -484,16 +512,19 @@ static int changes(struct tracker *t, uint64_t start, uint64_t end,
 	if (!r)
 		r = find_missing(t, start, *ret_end);
 	written = t->nr_items;
-	for (k = first; k < written && !r; k++)
-		r = spans_remove(&t->missing, t->item[k].start,
-				 t->item[k].start +
-				 (t->item[k].pages << PAGE_SHIFT));
-	/* puts them in order */
-	spans_find(&t->missing, 0);
-	for (k = 0; k < t->missing.n && !r; k++)
-		r = item_add(t, t->missing.v[k].start, t->missing.v[k].end,
-			     VASI_KIND_HOLE, PAGE_SHIFT, VASI_REASON_EVENT);
-	if (t->nr_items > written && written > first)
+	for (k = first; k < written && !r; k++) {
+		const uint64_t from = t->item[k].start;
+		const uint64_t to = from + (t->item[k].pages << PAGE_SHIFT);
+
+		r = spans_remove(&t->missing, from, to);
+		if (!r)
+			r = spans_remove(&t->doubt, from, to);
+	}
+	if (!r)
+		r = item_spans(t, &t->missing, VASI_KIND_HOLE);
+	if (!r)
+		r = item_spans(t, &t->doubt, VASI_KIND_DATA);
+	if (t->nr_items > written)
 		qsort(&t->item[first], t->nr_items - first, sizeof(*t->item),
 		      by_start);
 	return r;

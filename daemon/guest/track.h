@@ -41,6 +41,7 @@
  *	of it: its number here, or -errno; the guest does not keep it
  * @stop: stops all threads for a moment, unless they are stopped; 0 or -errno
  * @go: ends what @stop began
+ * @still: all threads are stopped, and stay so
  * @gone: -ESRCH or -ECANCELED when the guest is not what it was, else 0
  * @arg: of these
  */
@@ -50,6 +51,7 @@ struct track_host {
 	int (*uffd)(void *arg, int flags);
 	int (*stop)(void *arg);
 	void (*go)(void *arg);
+	bool (*still)(void *arg);
 	int (*gone)(void *arg);
 	void *arg;
 };
@@ -102,6 +104,7 @@ struct track_ops {
  * @wild: of these what cannot be protected
  * @told: pages that were reported as there
  * @missing: scratch: pages of @told that have gone
+ * @doubt: scratch: pages of @told that may have changed unseen
  * @room: regions that the next scan may find, at most TRACK_REGIONS
  * @region: output of a scan
  * @nr_items: entries of @item
@@ -119,7 +122,7 @@ struct tracker {
 	uint64_t next;
 	struct spans owed, wild;
 	struct pageset told;
-	struct spans missing;
+	struct spans missing, doubt;
 	size_t room;
 	struct scan_region region[TRACK_REGIONS];
 	size_t nr_items, max_items;

@@ -12,7 +12,7 @@
 #include "guest/user_mem.h"
 #include "lib/clock.h"
 
-#define STOP_MS		100
+#define STOP_MS		500
 #define HOLD_MS		5000
 
 /**
@@ -28,13 +28,14 @@ struct user_track {
 };
 
 struct copy {
+	pid_t tid;
 	int flags;
 	int fd;
 };
 
 /*
  * By the tracer. No other thread runs, so that none forks while the descriptor
- * is there; one that can't be stopped now makes no system call, either.
+ * is there.
  */
 static int copy_uffd(struct user_stream *s, void *arg)
 {
@@ -46,8 +47,8 @@ static int copy_uffd(struct user_stream *s, void *arg)
 	int r = 0;
 
 	if (!s->nr_threads)
-		r = user_stop(s, 0, deadline_in(STOP_MS), NULL);
-	for (size_t i = 0; i < s->nr_threads && !t; i++)
+		r = user_stop(s, c->tid, deadline_in(STOP_MS), NULL);
+	for (size_t i = 0; !r && i < s->nr_threads && !t; i++)
 		if (!s->threads[i].stopped)
 			t = &s->threads[i];
 	if (!t)
@@ -67,9 +68,15 @@ static int copy_uffd(struct user_stream *s, void *arg)
 
 static int uffd(void *arg, int flags)
 {
-	struct copy c = { flags, -1 };
-	int r = user_trace(arg, copy_uffd, &c);
+	struct user_stream *s = arg;
+	struct copy c = { 0, flags, -1 };
+	int r = user_trace(s, copy_uffd, &c);
 
+	/* with a thread that waits for storage the first one has to do */
+	if (r == -ETIMEDOUT) {
+		c.tid = s->pid;
+		r = user_trace(s, copy_uffd, &c);
+	}
 	if (!r)
 		return c.fd;
 	if (c.fd >= 0)
@@ -91,6 +98,13 @@ static void go(void *arg)
 
 	if (!s->suspended)
 		user_release(s);
+}
+
+static bool still(void *arg)
+{
+	const struct user_stream *s = arg;
+
+	return s->suspended;
 }
 
 static int gone(void *arg)
@@ -153,7 +167,7 @@ int user_track(struct guest *g, int on)
 	struct user_stream *s = user_of(g);
 	const struct track_host host = {
 		.pid = s->pid, .proc = s->proc, .uffd = uffd, .stop = stop,
-		.go = go, .gone = gone, .arg = s,
+		.go = go, .still = still, .gone = gone, .arg = s,
 	};
 	struct user_track *t = get(s);
 	int r = 0;

@@ -431,6 +431,42 @@ static void between_looks(void)
 	guest.t->ops = ops;
 }
 
+/* protects what was written, and tells nobody */
+static int scan_blind(struct tracker *t, enum track_scan what, uint64_t start,
+		      uint64_t end, uint64_t max_pages, uint64_t *ret_end)
+{
+	int n = ops->scan(t, what, start, end, max_pages, ret_end);
+
+	return what == TRACK_WRITTEN && n > 0 ? 0 : n;
+}
+
+/* as the place of a page looks when a write to it was begun, and no more */
+static void begun_writes(void)
+{
+	uint64_t f = (uint64_t)DO(FILE_MAP, 0, 0, 0);
+	struct track_ops blind = *guest.t->ops;
+
+	DO(WRITE, f, 2, 0);
+	DO(WRITE, f + 3 * PAGE, 1, 0);
+	must(!settle(&guest, f, f + 8 * PAGE));
+	ops = guest.t->ops;
+	blind.scan = scan_blind;
+	guest.t->ops = &blind;
+	DO(ADVISE, f, 1, MADV_DONTNEED);
+	DO(WRITE, f, 1, 0);
+	row_at("a write that was begun only", 0, f, f + 8 * PAGE, 0, 0, 0);
+	doer_stop(&guest);
+	row_at("is told when all threads are stopped", 0, f, f + 8 * PAGE, 3,
+	       0, 0);
+	guest.t->ops = ops;
+	doer_go(&guest);
+	DO(PROTECT, f, 8, PROT_READ);
+	must(!settle(&guest, f, f + 8 * PAGE));
+	doer_stop(&guest);
+	row_at("but not where nobody can write", 0, f, f + 8 * PAGE, 0, 0, 0);
+	doer_go(&guest);
+}
+
 static void again(void)
 {
 	struct tally t = {};
@@ -476,6 +512,7 @@ int main(void)
 	huge_pages();
 	many_ranges();
 	between_looks();
+	begun_writes();
 	again();
 	the_end();
 	doer_end(&guest);

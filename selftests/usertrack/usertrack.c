@@ -105,11 +105,17 @@ static void go(void *arg)
 	doer_go(arg);
 }
 
+static bool still(void *arg)
+{
+	return ((struct doer *)arg)->stopped;
+}
+
 void doer_start(struct doer *d, int64_t (*act)(int what, int64_t *arg),
 		void (*run)(void))
 {
 	const struct track_host host = {
-		.uffd = uffd, .stop = stop, .go = go, .arg = d,
+		.uffd = uffd, .stop = stop, .go = go, .still = still,
+		.arg = d,
 	};
 	struct track_host h = host;
 	char path[64];
@@ -174,10 +180,12 @@ void doer_stop(struct doer *d)
 	must(!kill(d->pid, SIGSTOP));
 	must(waitpid(d->pid, &status, WUNTRACED) == d->pid);
 	must(WIFSTOPPED(status));
+	d->stopped = true;
 }
 
 void doer_go(struct doer *d)
 {
+	d->stopped = false;
 	must(!kill(d->pid, SIGCONT));
 }
 

@@ -26,6 +26,7 @@
  * @box: what it is told, shared with it
  * @mem: its memory
  * @t: its tracker
+ * @stopped: by doer_stop()
  */
 struct doer {
 	pid_t pid;
@@ -33,6 +34,7 @@ struct doer {
 	struct doer_box *box;
 	struct user_mem mem;
 	struct tracker *t;
+	bool stopped;
 };
 
 /* memory that a guest and its test share */
