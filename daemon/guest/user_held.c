@@ -3,9 +3,8 @@
  * What makes a guest unmovable, as far as user space can see it
  *
  * Not seen at all: System V undo values, uprobes whose area is not mapped yet,
- * performance events of others on the guest, I/O privilege by iopl(). Rings,
- * events and userfaultfds that the guest has open are refused by their
- * descriptors.
+ * performance events of others on the guest, I/O privilege by iopl(); rings,
+ * events and userfaultfds only by descriptors that the guest has open.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -117,16 +116,15 @@ uint64_t user_held_thread(struct user_records *o, pid_t tid,
 	snprintf(path, sizeof(path), "task/%d/status", tid);
 	if (!procfile_read(o->s->proc, path, &status, NULL))
 		held = by_status(o, status);
-	if (!t)
-		return held;
-	if (t->stopped)
+	if (t && t->stopped)
 		held |= VASI_HELD_STOPPED;
-	if (has_debugregs(tid))
+	if (t && has_debugregs(tid))
 		held |= VASI_HELD_DEBUGREGS;
-	if (has_ioports(tid))
+	if (t && has_ioports(tid))
 		held |= VASI_HELD_IOPORTS;
-	if (has_dispatch(tid))
+	if (t && has_dispatch(tid))
 		held |= VASI_HELD_SYSCALL_DISPATCH;
+	o->held |= held;
 	return held;
 }
 
@@ -205,6 +203,33 @@ static uint64_t by_maps(const struct user_records *o)
 	return held;
 }
 
+static uint64_t by_fds(const struct user_records *o)
+{
+	static const struct { const char *link; uint64_t bit; } kinds[] = {
+		{ "anon_inode:[io_uring]", VASI_HELD_IO_URING },
+		{ "anon_inode:[perf_event]", VASI_HELD_PERF },
+		{ "anon_inode:[userfaultfd]", VASI_HELD_USERFAULTFD },
+	};
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *e;
+	uint64_t held = 0;
+	int fd;
+
+	fd = openat(o->s->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	while (dir && (e = readdir(dir))) {
+		char link[32];
+		ssize_t n = readlinkat(dirfd(dir), e->d_name, link,
+				       sizeof(link) - 1);
+
+		link[n > 0 ? n : 0] = '\0';
+		for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+			if (!strcmp(link, kinds[i].link))
+				held |= kinds[i].bit;
+	}
+	return held;
+}
+
 static bool has_timers(const struct user_records *o)
 {
 	_cleanup_free_ char *text = NULL;
@@ -239,8 +264,8 @@ uint64_t user_held_process(struct user_records *o, struct user_thread *t,
 	uint64_t held;
 
 	*ret_children = 0;
-	held = held_in_group(o, ret_children) | held_outside(o) | by_maps(o) |
-	       by_status(o, o->status);
+	held = o->held | held_in_group(o, ret_children) | held_outside(o) | by_maps(o) |
+	       by_fds(o) | by_status(o, o->status);
 	if (*ret_children)
 		held |= VASI_HELD_CHILD;
 	if (has_timers(o))

@@ -21,6 +21,7 @@
  * @status: of the process, as in /proc
  * @action: what signals do
  * @shared_pending: signals that wait for the process
+ * @held: VASI_HELD_* of the threads until now
  * @timens: offsets of CLOCK_MONOTONIC and CLOCK_BOOTTIME in the guest
  */
 struct user_records {
@@ -31,6 +32,7 @@ struct user_records {
 	char *status;
 	struct vasi_rec_sigaction action[NR_SIGNALS];
 	uint64_t shared_pending;
+	uint64_t held;
 	int64_t timens[2];
 };
 
@@ -65,10 +67,10 @@ uint64_t user_pending_record(struct user_records *o, pid_t tid, int32_t inner,
 
 /* -- user_held.c: VASI_HELD_* as far as user space can see them */
 
-/* of a thread; @t is NULL if it runs */
+/* of a thread; @t is NULL if it is not held */
 uint64_t user_held_thread(struct user_records *o, pid_t tid,
 			  struct user_thread *t);
-/* of the process; @t is a stopped thread or NULL */
+/* of the process and its threads; @t is one that can make calls, or NULL */
 uint64_t user_held_process(struct user_records *o, struct user_thread *t,
 			   uint32_t *ret_children);
 

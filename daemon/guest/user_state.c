@@ -451,6 +451,8 @@ static int early_records(struct user_stream *s, void *arg)
 		return r;
 	action_record(o, t);
 	itimer_records(o, t);
+	if (s->nr_threads && s->threads[0].held)
+		user_held_thread(o, s->pid, &s->threads[0]);
 	n = running_threads(o);
 	r = process_record(o, t, 0, n);
 	return r ? r : o->err;

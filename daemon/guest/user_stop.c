@@ -37,6 +37,7 @@
 #define LOOK_MS		50
 #define NICE		-15
 #define SYSCALL_BYTES	2
+#define CALLS_MAX	16384
 
 struct user_tracer {
 	pthread_t thread;
@@ -206,6 +207,9 @@ static struct user_call *call_of(struct user_stream *s, pid_t tid)
 	for (i = 0; i < s->nr_calls; i++)
 		if (s->calls[i].tid == tid)
 			return &s->calls[i];
+	/* of threads that are long gone, most of them */
+	if (s->nr_calls == CALLS_MAX)
+		s->nr_calls = 0;
 	c = reallocarray(s->calls, s->nr_calls + 1, sizeof(*c));
 	if (!c)
 		return NULL;
