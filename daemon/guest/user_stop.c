@@ -441,7 +441,7 @@ static void name_culprit(const struct user_stream *s, pid_t tid,
 		ret->reason = VASI_HOLDUP_VFORK;
 }
 
-/* seizes the threads that are new; returns how many there were */
+/* seizes the threads that are new; returns how many came or went */
 static int seize_new(struct user_stream *s, unsigned int *ret_dead,
 		     pid_t *ret_tid)
 {
@@ -468,7 +468,14 @@ static int seize_new(struct user_stream *s, unsigned int *ret_dead,
 		if (!r) {
 			news++;
 		} else if (r == -ESRCH || (r == -EPERM && has_ended(s, tid))) {
-			++*ret_dead;
+			/*
+			 * The first thread stays when it has ended. Any other
+			 * may stand for one that is not in the list.
+			 */
+			if (tid == s->pid)
+				*ret_dead = 1;
+			else
+				news++;
 		} else {
 			*ret_tid = tid;
 			return r;
