@@ -344,8 +344,8 @@ static bool has_ended(const struct user_stream *s, pid_t tid)
 
 /*
  * Looks at all that have not stopped yet; returns one of them, 0 = there is
- * none, or -errno. A first thread that has ended tells so only when all others
- * are gone (@dead: look for such).
+ * none, or -errno. The first thread tells of its end only when all others are
+ * gone (@dead: look for it).
  */
 static pid_t poll_stops(struct user_stream *s, bool dead)
 {
@@ -360,7 +360,8 @@ static pid_t poll_stops(struct user_stream *s, bool dead)
 		if (t->held)
 			continue;
 		got = waitpid(t->tid, &status, __WALL | __WNOTHREAD | WNOHANG);
-		if (!got && !(dead && has_ended(s, t->tid))) {
+		if (!got && !(dead && t->tid == s->pid &&
+			      has_ended(s, t->tid))) {
 			late = t->tid;
 			continue;
 		}
