@@ -291,11 +291,15 @@ static void the_end(void)
 	must(pid >= 0);
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		__atomic_store_n(&w->ended, 1, __ATOMIC_RELEASE);
 		while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED))
 			usleep(100);
 		execl("/bin/sleep", "sleep", "60", NULL);
 		_exit(1);
 	}
+	/* it dies with its test from then on */
+	while (!__atomic_load_n(&w->ended, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
 	must(!access_->attach(&g, pid, VASI_SERVICE_SOURCE, 9));
 	tracked();
 	must(!access_->harvest(g, 0, 0, 0, 0, vec, VEC, &n, &at));
