@@ -157,8 +157,12 @@ class Shuttle:
 
     def next_line(self):
         """What the guest says next."""
-        end = time.monotonic() + GUEST_SECONDS
-        while time.monotonic() < end:
+        start = looked = time.monotonic()
+        while time.monotonic() < start + GUEST_SECONDS:
+            if time.monotonic() > looked + 1:
+                looked = time.monotonic()
+                if self.movers[self.at].guest_pid() is None:
+                    raise BenchError("the guest has ended")
             try:
                 with open(self.log, encoding="utf-8") as f:
                     lines = f.read().splitlines(keepends=True)

@@ -82,9 +82,11 @@ def test_options():
         (["mover", "--output", "/no/such/dir/f"], "/no/such/dir/f"),
         (["mover", "more"], "more"),
     ]
+    # what is taken for right by mistake gets no further than this
+    nowhere = dict(os.environ, VM_PAIR="/no/such/pair")
     for words, text in cases:
         r = subprocess.run([BENCH, *words], capture_output=True, text=True, timeout=60,
-                           check=False)
+                           check=False, env=nowhere)
         require(r.returncode == 2, words, r.returncode)
         require(text in r.stderr.splitlines()[-1], words, r.stderr)
         require(r.stdout == "" and "Traceback" not in r.stderr, words, r.stderr)
