@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the mover is held against: iperf3, plain sockets, QEMU's own migration.
 
-Each has a name, a note (None, or what a reader of its figures must know),
-missing() (None, or why it cannot run here) and goodput(link, source, target,
-streams, size): payload bytes per second of one transfer of @size bytes of random
-memory.
+Each is a Peer.
 """
 
 import json
@@ -22,13 +19,29 @@ PORT = 7790
 MIB = 1 << 20
 
 
-class Iperf3:
+class Peer:
+    """What there is to a peer, besides its name."""
+    name = None
+    note = None     # what a reader of its figures must know
+
+    def missing(self):
+        """None, or why it cannot run here."""
+        raise NotImplementedError
+
+    def goodput(self, link, source, target, streams, size):
+        """Payload bytes per second of one transfer of @size bytes of random memory."""
+        raise NotImplementedError
+
+    def close(self):
+        """Gives back what it keeps between two transfers."""
+
+
+class Iperf3(Peer):
     """The tool that links are measured with. Sends the same block again and again."""
     name = "iperf3"
 
     def __init__(self):
         self.program = shutil.which("iperf3")
-        self.note = None
         if self.program:
             text = subprocess.run([self.program, "--version"], stdout=subprocess.PIPE,
                                   text=True, check=False).stdout
@@ -52,9 +65,9 @@ class Iperf3:
             sides.stop(server)
 
 
-class Plain:
+class Plain(Peer):
     """build/vasi-plain: send and recv, a thread for each stream."""
-    name, note = "plain", None
+    name = "plain"
     program = os.path.join(TOP, "build", "vasi-plain")
 
     def missing(self):
@@ -105,13 +118,13 @@ class Monitor:
         self.sock.close()
 
 
-class Qemu:
+class Qemu(Peer):
     """A paused virtual machine whose memory is full of random data (TCG).
 
     Paused, none of its CPU's time is taken from the transfer, and nothing is sent
     twice: the best case.
     """
-    name, note = "qemu", None
+    name = "qemu"
 
     def __init__(self):
         self.command = self.find()
@@ -136,12 +149,16 @@ class Qemu:
         """The memory of the machine that is sent: a file without a name."""
         if self.memory_size == size:
             return
-        if self.memory >= 0:
-            os.close(self.memory)
+        self.close()
         self.memory = os.memfd_create("vasi-bench", os.MFD_CLOEXEC)
         for _ in range(size // MIB):
             os.write(self.memory, os.urandom(MIB))
         self.memory_size = size
+
+    def close(self):
+        if self.memory >= 0:
+            os.close(self.memory)
+        self.memory, self.memory_size = -1, 0
 
     def boot(self, side, size, backend, *options, fds=()):
         """A machine that never runs: (process, monitor)."""
