@@ -151,6 +151,10 @@ class Shuttle:
                 pid = mover.guest_pid()
                 if pid:
                     mover.side.run("kill", "-KILL", str(pid))
+                # a large one ends slowly, and the next one has its name
+                end = time.monotonic() + sides.PATIENCE
+                while mover.guest_pid() and time.monotonic() < end:
+                    time.sleep(0.05)
             except BenchError:
                 pass
             mover.stop()
