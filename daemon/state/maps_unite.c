@@ -160,8 +160,8 @@ static uint64_t overlap(const struct map_line *line, const Mspd__Vma *vma,
 static int unite(struct map_job *job, const struct pieces *p, size_t first,
 		 const Mspd__Vma *vma)
 {
-	size_t i, best = first;
-	uint64_t start, end, most = 0;
+	uint64_t start, end, most = 0, best_start = 0, best_end = 0;
+	size_t i;
 	int err = 0;
 
 	for (i = first; i < p->text.n && p->text.v[i].start < vma->end; i++) {
@@ -169,17 +169,18 @@ static int unite(struct map_job *job, const struct pieces *p, size_t first,
 
 		if (len > most) {
 			most = len;
-			best = i;
+			best_start = start;
+			best_end = end;
 		}
 	}
-	/* outwards from the one that stays: each joins what is beside it */
-	for (i = best; i-- > first && !err;)
-		if (overlap(&p->text.v[i], vma, &start, &end))
-			err = renew(job, p, vma, start, end);
-	for (i = best + 1; i < p->text.n && p->text.v[i].start < vma->end &&
-	     !err; i++)
-		if (overlap(&p->text.v[i], vma, &start, &end))
-			err = renew(job, p, vma, start, end);
+	/*
+	 * Each side in one go: a part alone would rather join the next old
+	 * part behind it than the one that stays (mmap() of 6.1 does).
+	 */
+	if (best_start > vma->start)
+		err = renew(job, p, vma, vma->start, best_start);
+	if (!err && best_end < vma->end)
+		err = renew(job, p, vma, best_end, vma->end);
 	return err;
 }
 
