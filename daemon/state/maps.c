@@ -24,6 +24,7 @@
 #define READ_TRIES	20
 #define OBJECTS_FIRST	64
 #define MAPPINGS_FIRST	1024
+#define LISTED_TRIES	3
 
 /* identity of a mapped file, looked up once */
 struct mapped_file {
@@ -146,10 +147,15 @@ static int look_smaps(struct capture *c, const struct map_text *last,
 static int look(struct capture *c, struct maps_source *s)
 {
 	struct map_text t = {};
-	int r;
+	int i, r = -EAGAIN;
 
-	r = c->guest->access->mappings ? look_listed(c, &t) :
-					 look_smaps(c, &s->last, &t);
+	if (!c->guest->access->mappings)
+		r = look_smaps(c, &s->last, &t);
+	for (i = 0; i < LISTED_TRIES && r == -EAGAIN; i++)
+		r = look_listed(c, &t);
+	/* it maps and unmaps all the time: one look, whatever it costs */
+	if (r == -EAGAIN)
+		r = read_text(c, "smaps", &t);
 	if (r)
 		return r;
 	map_text_free(&s->last);
@@ -550,8 +556,6 @@ int maps_capture(struct capture *c, Mspd__Maps **ret)
 		Mspd__Maps *maps;
 
 		r = look(c, c->maps);
-		if (r == -EAGAIN)
-			continue;
 		if (!r)
 			r = list_objects(c, c->maps);
 		if (r)
