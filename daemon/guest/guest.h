@@ -45,7 +45,7 @@ struct guest_holdup {
  * @harvest: fills @vec from [@start, @end) of @space; @ret_end: where to go on
  * @mark: gives ranges back that did not arrive
  * @mappings: lists the mappings' flags; -EMSGSIZE with the number there was in
- *	@ret_n. NULL: only /proc/PID/smaps tells them
+ *	@ret_n
  * @objects: lists memory objects; -EMSGSIZE with the number needed in @ret_n
  * @read: content of the data ranges of @vec into @data; @ret_done: entries done
  * @write: the reverse; zero ranges are cleared, holes passed over

@@ -2,10 +2,7 @@
 /*
  * Mappings of the guest, on the source
  *
- * The flags of mappings come from the module. Without it they are in smaps
- * alone, and reading that costs as much as the guest has pages: it is read while
- * the guest runs; in the pause only maps is, and each mapping takes the flags
- * that it, or what it grew from, had before.
+ * The lines of /proc/PID/maps, with the flags that the guest access lists.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +21,6 @@
 #define READ_TRIES	20
 #define OBJECTS_FIRST	64
 #define MAPPINGS_FIRST	1024
-#define LISTED_TRIES	3
 
 /* identity of a mapped file, looked up once */
 struct mapped_file {
@@ -80,13 +76,12 @@ static void refuse(struct capture *c, const struct map_line *line,
 	finding_add(c->findings, FINDING_ERROR, check, object, "%s", text);
 }
 
-static int read_text(struct capture *c, const char *name,
-		     struct map_text *ret)
+static int read_text(struct capture *c, struct map_text *ret)
 {
 	char *text;
 	int r;
 
-	r = procfile_read(c->proc, name, &text, NULL);
+	r = procfile_read(c->proc, "maps", &text, NULL);
 	return r ? r : map_text_parse(ret, text);
 }
 
@@ -110,54 +105,30 @@ static int list_flags(struct capture *c, struct vasi_mapping **ret,
 	return r;
 }
 
-/* one look at the lines and one at the flags: a guest that runs may be between */
-static int look_listed(struct capture *c, struct map_text *ret)
+/*
+ * One look at the lines and one at the flags: a guest that runs may be between.
+ * What it took apart or away then is seen as it is now; what it mapped then, by
+ * the next look.
+ */
+static int look(struct capture *c, struct maps_source *s)
 {
 	_cleanup_free_ struct vasi_mapping *v = NULL;
 	struct map_text t;
 	size_t n = 0;
 	int r;
 
-	r = read_text(c, "maps", &t);
+	r = read_text(c, &t);
 	if (r)
 		return r;
 	r = list_flags(c, &v, &n);
-	if (!r && map_text_flags(&t, v, n))
-		r = c->suspended ? -EPROTO : -EAGAIN;
-	if (r)
+	if (!r)
+		r = map_text_flags(&t, v, n);
+	if (r > 0)
+		r = c->suspended ? -EPROTO : 0;
+	if (r) {
 		map_text_free(&t);
-	else
-		*ret = t;
-	return r;
-}
-
-static int look_smaps(struct capture *c, const struct map_text *last,
-		      struct map_text *ret)
-{
-	if (c->suspended) {
-		int r = read_text(c, "maps", ret);
-
-		if (r || !map_text_inherit(ret, last))
-			return r;
-		map_text_free(ret);
-	}
-	return read_text(c, "smaps", ret);
-}
-
-static int look(struct capture *c, struct maps_source *s)
-{
-	struct map_text t = {};
-	int i, r = -EAGAIN;
-
-	if (!c->guest->access->mappings)
-		r = look_smaps(c, &s->last, &t);
-	for (i = 0; i < LISTED_TRIES && r == -EAGAIN; i++)
-		r = look_listed(c, &t);
-	/* it maps and unmaps all the time: one look, whatever it costs */
-	if (r == -EAGAIN)
-		r = read_text(c, "smaps", &t);
-	if (r)
 		return r;
+	}
 	map_text_free(&s->last);
 	s->last = t;
 	return 0;
@@ -388,8 +359,7 @@ static int shared_vma(struct capture *c, struct maps_source *s,
 	 * What nobody can write through is like a private mapping that was
 	 * never written; glibc maps its gconv-modules.cache so.
 	 */
-	if (!o && (line->flags & VMFLAG_KNOWN) &&
-	    !(line->flags & VMFLAG_MAYWRITE) && !is_gone(line->name)) {
+	if (!o && !(line->flags & VMFLAG_MAYWRITE) && !is_gone(line->name)) {
 		vma->has_readonly = 1;
 		vma->readonly = 1;
 		return private_vma(c, s, line, vma);
@@ -410,7 +380,7 @@ static int shared_vma(struct capture *c, struct maps_source *s,
 	vma->space = o->space;
 	vma->has_offset = 1;
 	vma->offset = line->offset;
-	if ((line->flags & VMFLAG_KNOWN) && !(line->flags & VMFLAG_MAYWRITE)) {
+	if (!(line->flags & VMFLAG_MAYWRITE)) {
 		vma->has_readonly = 1;
 		vma->readonly = 1;
 	}

@@ -33,10 +33,9 @@ enum vma_special {
 
 /* -- pure: maps_text.c */
 
-/* more of the VmFlags of a mapping than its advice */
+/* more of a mapping's flags than its advice */
 #define VMFLAG_MAYWRITE		(1u << 16)
 #define VMFLAG_GROWSDOWN	(1u << 17)
-#define VMFLAG_KNOWN		(1u << 18) /* they were read */
 
 /**
  * struct map_line - one mapping of /proc/PID/maps
@@ -47,7 +46,7 @@ enum vma_special {
  * @offset: of the file
  * @dev: major << 20 | minor of the file
  * @ino: of the file
- * @flags: ADVICE_* and VMFLAG_*, as far as known
+ * @flags: ADVICE_* and VMFLAG_*
  * @refused: VmFlags mnemonic that cannot be moved, "" if none
  * @name: path or [name], unescaped; in the text's memory
  */
@@ -76,20 +75,19 @@ struct map_text {
 };
 
 /*
- * Takes the text (malloc, with a NUL at its end) of maps or smaps over, also on
+ * Takes the text (malloc, with a NUL at its end) of maps over, also on
  * failure. -EPROTO: not such a text. Mappings that changed while they were read
  * may overlap in it, they do not in what is returned.
  */
 int map_text_parse(struct map_text *ret, char *text);
 void map_text_free(struct map_text *t);
 /*
- * Gives lines of @t the flags that the guest access lists. Returns how many
- * lines have none: those of mappings that came or went between the two looks.
+ * Gives lines of @t the flags that the guest access lists. A mapping may have
+ * been taken apart or away between the two looks: a line becomes as many as it
+ * has parts with flags of their own, and what is not listed any more goes.
+ * Returns 1 if there was such a line, 0 if not, -ENOMEM.
  */
-size_t map_text_flags(struct map_text *t, const struct vasi_mapping *v,
-		      size_t n);
-/* gives lines of @t the flags of the lines of @from that they are part of */
-size_t map_text_inherit(struct map_text *t, const struct map_text *from);
+int map_text_flags(struct map_text *t, const struct vasi_mapping *v, size_t n);
 
 /* -- pure: maps_diff.c */
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /proc/PID/maps and smaps as lists
+ * /proc/PID/maps as a list, with flags from elsewhere
  */
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,25 +10,7 @@
 #include "lib/cleanup.h"
 #include "state/maps.h"
 
-/* VmFlags that are carried over, or say what the other columns say */
-static const struct flag {
-	char name[3];
-	uint32_t bit;
-} carried[] = {
-	{ "rd", 0 }, { "wr", 0 }, { "ex", 0 }, { "sh", 0 },
-	{ "mr", 0 }, { "me", 0 }, { "ms", 0 }, { "sd", 0 },
-	{ "ac", ADVICE_ACCOUNTED }, { "mw", VMFLAG_MAYWRITE },
-	{ "gd", VMFLAG_GROWSDOWN }, { "sr", ADVICE_SEQUENTIAL },
-	{ "rr", ADVICE_RANDOM }, { "dc", ADVICE_DONTFORK },
-	{ "dd", ADVICE_DONTDUMP }, { "hg", ADVICE_HUGEPAGE },
-	{ "nh", ADVICE_NOHUGEPAGE }, { "mg", ADVICE_MERGEABLE },
-	{ "wf", ADVICE_WIPEONFORK }, { "lo", ADVICE_LOCKED },
-	/* the kernel has no letters for "lock on fault" */
-	{ "??", ADVICE_LOCKONFAULT }, { "lf", ADVICE_LOCKONFAULT },
-	{ "nr", ADVICE_NORESERVE },
-};
-
-/* the same as the module lists it, with the mnemonic of what is refused */
+/* flags as they are listed, with the mnemonic of what is refused */
 static const struct {
 	uint32_t map, bit;
 	char refused[3];
@@ -99,31 +80,6 @@ static int parse_line(struct map_line *ret, char *line)
 	return 0;
 }
 
-static void parse_flags(struct map_line *line, char *text)
-{
-	char *save, *word;
-
-	line->flags = VMFLAG_KNOWN;
-	for (word = strtok_r(text, " ", &save); word;
-	     word = strtok_r(NULL, " ", &save)) {
-		size_t i;
-
-		for (i = 0; i < ARRAY_SIZE(carried); i++)
-			if (!strcmp(word, carried[i].name))
-				break;
-		if (i < ARRAY_SIZE(carried))
-			line->flags |= carried[i].bit;
-		else if (!line->refused[0] || !strcmp(word, "ht"))
-			/* huge pages explain the other flags that they have */
-			snprintf(line->refused, sizeof(line->refused), "%s",
-				 word);
-	}
-	/* something unknown, unless it goes with a locked mapping */
-	if ((line->flags & ADVICE_LOCKONFAULT) &&
-	    !(line->flags & ADVICE_LOCKED) && !line->refused[0])
-		strcpy(line->refused, "??");
-}
-
 /*
  * The kernel writes the text piece by piece: of a guest that runs, a mapping
  * may have grown downwards, or have become one with its neighbour, behind the
@@ -155,17 +111,6 @@ int map_text_parse(struct map_text *ret, char *text)
 			break;
 		}
 		*end = '\0';
-		/* attributes of smaps begin with a capital letter */
-		if (isupper((unsigned char)*p)) {
-			if (!t.n)
-				r = -EPROTO;
-			else if (!strncmp(p, "VmFlags:", 8))
-				parse_flags(&t.v[t.n - 1], p + 8);
-			else if (!strncmp(p, "ProtectionKey:", 14) &&
-				 strtoul(p + 14, NULL, 10))
-				strcpy(t.v[t.n - 1].refused, "pk");
-			continue;
-		}
 		if (t.n == room) {
 			struct map_line *v;
 
@@ -202,7 +147,7 @@ static void set_flags(struct map_line *line, uint32_t map)
 {
 	size_t i;
 
-	line->flags = VMFLAG_KNOWN;
+	line->flags = 0;
 	line->refused[0] = '\0';
 	for (i = 0; i < ARRAY_SIZE(listed); i++) {
 		if (!(map & listed[i].map))
@@ -213,63 +158,58 @@ static void set_flags(struct map_line *line, uint32_t map)
 	}
 }
 
-size_t map_text_flags(struct map_text *t, const struct vasi_mapping *v,
-		      size_t n)
+/* takes the part of @line from @start to @end over, with what is listed of it */
+static void take_part(struct map_text *t, const struct map_line *line,
+		      uint64_t start, uint64_t end, uint32_t map)
 {
-	size_t i, at = 0, unknown = 0;
+	struct map_line *last = t->n ? &t->v[t->n - 1] : NULL;
+	struct map_line part = *line;
 
+	part.start = start;
+	part.end = end;
+	if (line->ino)
+		part.offset += start - line->start;
+	set_flags(&part, map);
+	if (last && last->name == part.name && last->end == start &&
+	    last->flags == part.flags && !strcmp(last->refused, part.refused))
+		last->end = end;
+	else
+		t->v[t->n++] = part;
+}
+
+int map_text_flags(struct map_text *t, const struct vasi_mapping *v, size_t n)
+{
+	struct map_text parts = { .text = t->text };
+	size_t i, at = 0, lines = t->n;
+	uint64_t listed = 0, told = 0;
+
+	parts.v = calloc(t->n + n, sizeof(*parts.v));
+	if (!parts.v)
+		return -ENOMEM;
 	for (i = 0; i < t->n; i++) {
-		struct map_line *line = &t->v[i];
+		const struct map_line *line = &t->v[i];
+		size_t j;
 
+		if (!strcmp(line->name, "[vsyscall]")) {
+			parts.v[parts.n++] = *line;
+			continue;
+		}
+		told += line->end - line->start;
 		while (at < n && v[at].end <= line->start)
 			at++;
-		if (at < n && v[at].start <= line->start &&
-		    v[at].end >= line->end)
-			set_flags(line, v[at].flags);
-		else if (strcmp(line->name, "[vsyscall]"))
-			unknown++;
+		for (j = at; j < n && v[j].start < line->end; j++) {
+			uint64_t start = v[j].start, end = v[j].end;
+
+			if (start < line->start)
+				start = line->start;
+			if (end > line->end)
+				end = line->end;
+
+			take_part(&parts, line, start, end, v[j].flags);
+			listed += end - start;
+		}
 	}
-	return unknown;
-}
-
-/*
- * Neighbours with different flags never become one mapping, so a mapping that
- * grew, shrank or was split has the flags of whatever it overlaps, if that is
- * of one kind.
- */
-static bool inherit(struct map_line *line, const struct map_text *from,
-		    size_t *hint)
-{
-	const struct map_line *found = NULL;
-	size_t i;
-
-	while (*hint < from->n && from->v[*hint].end <= line->start)
-		(*hint)++;
-	for (i = *hint; i < from->n && from->v[i].start < line->end; i++) {
-		const struct map_line *o = &from->v[i];
-
-		if (!(o->flags & VMFLAG_KNOWN) || o->shared != line->shared ||
-		    o->dev != line->dev || o->ino != line->ino)
-			return false;
-		if (found && (found->flags != o->flags ||
-			      strcmp(found->refused, o->refused)))
-			return false;
-		found = o;
-	}
-	if (!found)
-		return false;
-	line->flags = found->flags;
-	memcpy(line->refused, found->refused, sizeof(line->refused));
-	return true;
-}
-
-size_t map_text_inherit(struct map_text *t, const struct map_text *from)
-{
-	size_t i, hint = 0, unknown = 0;
-
-	for (i = 0; i < t->n; i++)
-		if (!inherit(&t->v[i], from, &hint) &&
-		    strcmp(t->v[i].name, "[vsyscall]"))
-			unknown++;
-	return unknown;
+	free(t->v);
+	*t = parts;
+	return listed != told || parts.n != lines;
 }

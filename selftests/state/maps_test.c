@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Lists of mappings: text, inheritance of flags, the way from one to another
+ * Lists of mappings: text, flags, the way from one to another
  *
  * The oracle of the difference is an array of pages: the steps are applied to
  * it and it must then be what the new list says, with the content of every page
@@ -217,20 +217,9 @@ static void test_valid(void)
 	   "an unknown protection is refused");
 }
 
-static const char smaps[] =
+static const char lines[] =
 "00400000-00402000 r-xp 00001000 08:01 123                    /bin/a b\\012c\n"
-"Size:                  8 kB\n"
-"ProtectionKey:         0\n"
-"VmFlags: rd ex mr mw me sd \n"
-"00600000-00700000 rw-p 00000000 00:00 0                      [heap]\n"
-"VmFlags: rd wr mr mw me ac dc sd \n"
 "00800000-00900000 rw-s 00000000 00:01 77                     /memfd:x (deleted)\n"
-"VmFlags: rd wr sh mr mw me ms ht sd \n"
-"00a00000-00a01000 rw-p 00000000 00:00 0 \n"
-"ProtectionKey:         3\n"
-"VmFlags: rd wr mr mw me gd lo ?? \n"
-"00b00000-00b01000 rw-p 00000000 00:00 0 \n"
-"VmFlags: rd wr mr mw me ?? \n"
 "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0      [vsyscall]\n";
 
 static void test_flags(void)
@@ -242,24 +231,35 @@ static void test_flags(void)
 		{ .start = 0x600000, .end = 0x601000, .flags = VASI_MAP_LOCKED |
 		  VASI_MAP_OTHER | VASI_MAP_HUGETLB },
 	};
-	struct map_text t;
-
-	must(!map_text_parse(&t, strdup(
+	static const char same[] =
 "00400000-00401000 r--p 00000000 00:00 0 \n"
 "00402000-00404000 rw-p 00000000 00:00 0 \n"
-"00500000-00501000 rw-p 00000000 00:00 0 \n"
 "00600000-00601000 rw-s 00000000 00:00 0 \n"
-"00600000-00602000 rw-p 00000000 00:00 0 \n"
-"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0      [vsyscall]\n")));
-	ok(map_text_flags(&t, v, 3) == 2, "two mappings are not in the list");
-	ok(t.v[0].flags == VMFLAG_KNOWN &&
-	   t.v[1].flags == (VMFLAG_KNOWN | VMFLAG_MAYWRITE |
-			    ADVICE_WIPEONFORK) && !t.v[1].refused[0],
-	   "flags of the list, also of a part");
-	ok(!(t.v[2].flags & VMFLAG_KNOWN) && !(t.v[4].flags & VMFLAG_KNOWN),
-	   "no flags of what is not listed, or not whole");
-	ok(t.v[3].flags == (VMFLAG_KNOWN | ADVICE_LOCKED) &&
-	   !strcmp(t.v[3].refused, "ht"), "huge pages are named first");
+"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0      [vsyscall]\n";
+	static const char changed[] =
+"00400000-00405000 r--p 00001000 08:01 9 /f\n"
+"00500000-00501000 rw-p 00000000 00:00 0 \n"
+"00600000-00602000 rw-p 00000000 00:00 0 \n";
+	struct map_text t;
+
+	must(!map_text_parse(&t, strdup(same)));
+	ok(!map_text_flags(&t, v, 3) && t.n == 4,
+	   "a list that has grown has all lines");
+	ok(!t.v[0].flags && t.v[1].flags == (VMFLAG_MAYWRITE |
+					     ADVICE_WIPEONFORK) &&
+	   !t.v[1].refused[0], "flags of the list, also of a part");
+	ok(t.v[2].flags == ADVICE_LOCKED && !strcmp(t.v[2].refused, "ht"),
+	   "huge pages are named first");
+	map_text_free(&t);
+
+	must(!map_text_parse(&t, strdup(changed)));
+	ok(map_text_flags(&t, v, 3) == 1, "a list that lacks some is noticed");
+	ok(t.n == 3 && t.v[0].end == 0x401000 && t.v[1].start == 0x401000 &&
+	   t.v[1].end == 0x404000 && t.v[1].offset == 0x2000 &&
+	   !t.v[0].flags && t.v[1].flags & VMFLAG_MAYWRITE,
+	   "what was taken apart and shrank keeps what is left of it");
+	ok(t.v[2].start == 0x600000 && t.v[2].end == 0x601000,
+	   "what is gone is left out");
 	map_text_free(&t);
 }
 
@@ -267,31 +267,13 @@ static void test_text(void)
 {
 	struct map_text t, later;
 
-	if (!ok(!map_text_parse(&t, strdup(smaps)) && t.n == 6,
-		"smaps is read"))
+	if (!ok(!map_text_parse(&t, strdup(lines)) && t.n == 3,
+		"the lines are read"))
 		return;
 	ok(!strcmp(t.v[0].name, "/bin/a b\nc") && t.v[0].ino == 123 &&
 	   t.v[0].offset == 0x1000 && t.v[0].prot == (PROT_READ | PROT_EXEC),
 	   "path with space and newline, offset, protection");
-	ok(t.v[1].flags == (VMFLAG_KNOWN | VMFLAG_MAYWRITE | ADVICE_DONTFORK |
-			    ADVICE_ACCOUNTED) && !t.v[1].refused[0],
-	   "flags are taken");
-	ok(t.v[2].shared && !strcmp(t.v[2].refused, "ht"),
-	   "huge TLB pages are refused");
-	ok(!strcmp(t.v[3].refused, "pk") &&
-	   (t.v[3].flags & ADVICE_LOCKONFAULT),
-	   "a protection key is refused; lock on fault is known");
-	ok(!strcmp(t.v[4].refused, "??"), "an unknown flag is refused");
-
-	must(!map_text_parse(&later, strdup(
-"00600000-00610000 rw-p 00000000 00:00 0                      [heap]\n"
-"00610000-00790000 rw-p 00000000 00:00 0                      [heap]\n"
-"00a00000-00c00000 rw-p 00000000 00:00 0 \n"
-"00d00000-00d01000 rw-p 00000000 00:00 0 \n")));
-	ok(map_text_inherit(&later, &t) == 2 &&
-	   later.v[0].flags == t.v[1].flags && later.v[1].flags == t.v[1].flags,
-	   "parts and growth inherit; a merge of two kinds and a new one do not");
-	map_text_free(&later);
+	ok(t.v[1].shared && !t.v[0].shared, "shared and private");
 	test_flags();
 	ok(map_text_parse(&later, strdup("00400000-00402000 r-xp\n")) ==
 	   -EPROTO, "half a line is refused");
