@@ -86,8 +86,9 @@ static void show_round(struct view *v, const json_t *e)
 	char sent[32], rate[32], pause[32];
 
 	end_line(v);
-	printf("round %lld: %lld pages (%lld zero), %s in %.0f ms, %s/s, %.0f dirty pages/s, %s: %s%s%s\n",
+	printf("round %lld: %lld pages (%lld zero, %lld equal), %s in %.0f ms, %s/s, %.0f dirty pages/s, %s: %s%s%s\n",
 	       integer(e, "round"), integer(e, "pages"), integer(e, "zero"),
+	       integer(e, "equal"),
 	       human_bytes(real(e, "bytes"), sent, sizeof(sent)),
 	       real(e, "ns") / 1e6,
 	       human_bytes(real(e, "goodput_Bps"), rate, sizeof(rate)),

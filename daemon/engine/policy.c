@@ -2,8 +2,8 @@
 #include "engine/policy.h"
 
 #define NS			1000000000ULL
-/* a round that sends less tells more of latency than of the link */
-#define GOODPUT_MIN_BYTES	(1ULL << 20)
+/* a round of less tells more of latency than of the link */
+#define SPEED_MIN_BYTES		(1ULL << 20)
 /* progress: this part of the best so far is gone, in percent */
 #define PROGRESS_PERCENT	4
 
@@ -14,29 +14,29 @@ static uint64_t rate(uint64_t bytes, uint64_t ns)
 	return r < 1e18 ? (uint64_t)r : (uint64_t)1e18;
 }
 
-uint64_t policy_goodput(const struct policy_round *h, size_t n)
+uint64_t policy_speed(const struct policy_round *h, size_t n)
 {
 	const struct policy_round *largest = NULL;
 
 	for (size_t i = n; i-- > 0; ) {
-		if (h[i].sent_bytes >= GOODPUT_MIN_BYTES)
-			return rate(h[i].sent_bytes, h[i].ns);
-		if (!largest || h[i].sent_bytes > largest->sent_bytes)
+		if (h[i].done_bytes >= SPEED_MIN_BYTES)
+			return rate(h[i].done_bytes, h[i].ns);
+		if (!largest || h[i].done_bytes > largest->done_bytes)
 			largest = &h[i];
 	}
-	return largest ? rate(largest->sent_bytes, largest->ns) : 0;
+	return largest ? rate(largest->done_bytes, largest->ns) : 0;
 }
 
-static uint64_t predict(uint64_t goodput, uint64_t remaining,
+static uint64_t predict(uint64_t speed, uint64_t remaining,
 			const struct policy_estimate *est)
 {
 	double pages = 0;
 
 	if (remaining)
-		pages = goodput ? (double)remaining / goodput * NS :
+		pages = speed ? (double)remaining / speed * NS :
 				  POLICY_UNKNOWN_NS;
 	pages += est->suspend_ns + est->harvest_ns + est->state_ns +
-		 est->restore_ns + 2 * est->round_trip_ns + est->compare_ns;
+		 est->restore_ns + 2 * est->round_trip_ns + est->untracked_ns;
 	return pages < POLICY_UNKNOWN_NS ? (uint64_t)pages : POLICY_UNKNOWN_NS;
 }
 
@@ -68,10 +68,10 @@ struct policy_decision policy_decide(const struct policy_config *cfg,
 	struct policy_decision d = {
 		.action = POLICY_ROUND,
 		.why = "first",
-		.goodput_Bps = policy_goodput(h, n),
+		.speed_Bps = policy_speed(h, n),
 	};
 
-	d.predicted_ns = predict(d.goodput_Bps, remaining, est);
+	d.predicted_ns = predict(d.speed_Bps, remaining, est);
 	if (!n)
 		return d;
 	d.action = POLICY_SWITCH;

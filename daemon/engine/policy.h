@@ -24,13 +24,14 @@ struct policy_config {
 
 /**
  * struct policy_round - a round that was applied
- * @remaining_bytes: what there was to send when it began
- * @sent_bytes: wire bytes
+ * @remaining_bytes: content that was to be sent when it began
+ * @done_bytes: content that was dealt with: sent, or found to be there already;
+ *	as it is in the guest, whatever there was of it on the wire
  * @ns: from its first frame until it was applied
  */
 struct policy_round {
 	uint64_t remaining_bytes;
-	uint64_t sent_bytes;
+	uint64_t done_bytes;
 	uint64_t ns;
 };
 
@@ -41,8 +42,7 @@ struct policy_round {
  * @state_ns: reading the state
  * @restore_ns: putting it back
  * @round_trip_ns: one question and answer
- * @compare_bytes: content that is compared in the pause
- * @compare_ns: how long that takes
+ * @untracked_ns: reading what no tracker sees
  */
 struct policy_estimate {
 	uint64_t suspend_ns;
@@ -50,8 +50,7 @@ struct policy_estimate {
 	uint64_t state_ns;
 	uint64_t restore_ns;
 	uint64_t round_trip_ns;
-	uint64_t compare_bytes;
-	uint64_t compare_ns;
+	uint64_t untracked_ns;
 };
 
 /* longer than anything that is predicted */
@@ -64,13 +63,13 @@ struct policy_estimate {
  *	"converged", "no-progress", "round-limit"
  * @predicted_ns: pause if the switch-over began now, POLICY_UNKNOWN_NS while
  *	nothing was sent yet
- * @goodput_Bps: wire bytes per second this was computed with
+ * @speed_Bps: content dealt with per second, this was computed with it
  */
 struct policy_decision {
 	enum policy_action action;
 	const char *why;
 	uint64_t predicted_ns;
-	uint64_t goodput_Bps;
+	uint64_t speed_Bps;
 };
 
 /* @h: rounds so far, oldest first; @remaining: bytes to be sent now */
@@ -78,6 +77,6 @@ struct policy_decision policy_decide(const struct policy_config *cfg,
 				     const struct policy_round *h, size_t n,
 				     uint64_t remaining,
 				     const struct policy_estimate *est);
-uint64_t policy_goodput(const struct policy_round *h, size_t n);
+uint64_t policy_speed(const struct policy_round *h, size_t n);
 
 #endif /* MSPD_ENGINE_POLICY_H */

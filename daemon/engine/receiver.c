@@ -285,7 +285,7 @@ static int zero_apply(struct stream *st, const struct vasi_range *r)
 			     addr += GUEST_PAGE_SIZE)
 				digest[n++] = digest_zero(r->space, addr);
 			ret = pagemap_set(rc->known, r->space, start, n,
-					  digest);
+					  digest, NULL);
 			if (ret)
 				return ret;
 		}
@@ -340,7 +340,7 @@ static int frame_write(struct stream *st, const struct frame_header *h)
 		const struct vasi_range *r = &st->range[i];
 
 		ret = pagemap_set(known, r->space, r->start, r->pages,
-				  st->digest + page);
+				  st->digest + page, NULL);
 		page += r->pages;
 	}
 	return ret;

@@ -156,10 +156,11 @@ static void batch_page(struct batch *b, unsigned char *page, uint64_t digest)
 	b->digest[b->pages++] = digest;
 }
 
+/* 1: all of it was known as zero, 0: not all */
 static int zero_known(struct pagemap *known, const struct vasi_range *r)
 {
-	uint64_t digest[FRAME_MAX_PAGES], done = 0;
-	int ret = 0;
+	uint64_t digest[FRAME_MAX_PAGES], old[FRAME_MAX_PAGES], done = 0;
+	int ret = 0, equal = 1;
 
 	while (done < r->pages && !ret) {
 		uint64_t start = r->start + (done << GUEST_PAGE_SHIFT);
@@ -168,53 +169,74 @@ static int zero_known(struct pagemap *known, const struct vasi_range *r)
 		for (; n < FRAME_MAX_PAGES && done < r->pages; n++, done++)
 			digest[n] = digest_zero(r->space, start +
 						(n << GUEST_PAGE_SHIFT));
-		ret = pagemap_set(known, r->space, start, n, digest);
+		ret = pagemap_set(known, r->space, start, n, digest, old);
+		if (!ret && memcmp(digest, old, n * sizeof(old[0])))
+			equal = 0;
 	}
-	return ret;
+	return ret ? ret : equal;
 }
 
 static int item_blank(struct stream *st, struct batch *b,
 		      const struct vasi_range *r)
 {
 	struct pagemap *known = st->s->known;
+	int ret;
 
-	batch_range(b, r);
 	if (r->kind == VASI_KIND_HOLE) {
+		batch_range(b, r);
 		pagemap_clear(known, r->space, r->start,
 			      r->start + (r->pages << GUEST_PAGE_SHIFT));
 		st->total.holes += r->pages;
 		return 0;
 	}
+	/* all or nothing: its parts could be more than fit a frame */
+	ret = zero_known(known, r);
+	if (ret > 0) {
+		st->total.equal += r->pages;
+		return 0;
+	}
+	batch_range(b, r);
 	st->total.zero += r->pages;
-	return zero_known(known, r);
+	return ret;
 }
 
-/* Content of one data range to descriptors: runs of data, of zero, of equal */
+/*
+ * Content of one data range to descriptors: runs of data, of zero, of what the
+ * target has. The map knows a page from here on, though its frame may never
+ * arrive: then the migration has failed, and nothing is sent by that map again.
+ */
 static int item_data(struct stream *st, struct batch *b,
 		     const struct send_item *it, unsigned char *data)
 {
-	struct pagemap *known = st->s->known;
+	uint64_t digest[FRAME_MAX_PAGES], old[FRAME_MAX_PAGES];
 	struct vasi_range run = { .pages = 0 };
-	uint64_t digest[FRAME_MAX_PAGES];
+	const uint32_t space = it->range.space;
+	int ret;
 
-	if (it->compare)
-		st->total.compared_bytes += it->range.pages * GUEST_PAGE_SIZE;
+	for (uint64_t i = 0; i < it->range.pages; i++)
+		digest[i] = digest_page(space, it->range.start +
+					(i << GUEST_PAGE_SHIFT),
+					data + (i << GUEST_PAGE_SHIFT));
+	ret = pagemap_set(st->s->known, space, it->range.start,
+			  it->range.pages, digest, old);
+	if (ret)
+		return ret;
+	if (it->untracked)
+		st->total.untracked += it->range.pages;
 	for (uint64_t i = 0; i < it->range.pages; i++) {
 		unsigned char *page = data + (i << GUEST_PAGE_SHIFT);
 		uint64_t addr = it->range.start + (i << GUEST_PAGE_SHIFT);
-		uint32_t space = it->range.space;
-		uint64_t zero = digest_zero(space, addr);
-		uint64_t d = digest_page(space, addr, page);
-		uint8_t kind = d == zero ? VASI_KIND_ZERO : VASI_KIND_DATA;
-		bool equal = it->compare && pagemap_get(known, space, addr) == d;
+		bool equal = digest[i] == old[i];
+		uint8_t kind = digest[i] == digest_zero(space, addr) ?
+			       VASI_KIND_ZERO : VASI_KIND_DATA;
 
-		digest[i] = d;
 		if (run.pages && (equal || run.kind != kind)) {
 			batch_range(b, &run);
 			run.pages = 0;
 		}
 		if (equal) {
 			st->total.equal++;
+			st->total.untracked_equal += it->untracked;
 			continue;
 		}
 		if (!run.pages) {
@@ -225,7 +247,7 @@ static int item_data(struct stream *st, struct batch *b,
 		}
 		run.pages++;
 		if (kind == VASI_KIND_DATA) {
-			batch_page(b, page, d);
+			batch_page(b, page, digest[i]);
 			st->total.pages++;
 		} else {
 			st->total.zero++;
@@ -233,9 +255,7 @@ static int item_data(struct stream *st, struct batch *b,
 	}
 	if (run.pages)
 		batch_range(b, &run);
-	/* equal ones included: they are what they were */
-	return pagemap_set(known, it->range.space, it->range.start,
-			   it->range.pages, digest);
+	return 0;
 }
 
 /*
@@ -273,13 +293,13 @@ static int read_failed(struct stream *st, struct send_item *it,
 {
 	int ret;
 
-	if (it->compare && !it->range.space) {
+	if (it->sparse) {
 		ret = read_sparse(st, &it->range, data);
 		return ret ? ret : 1;
 	}
 	if (st->s->suspended)
 		return -EFAULT;
-	if (!it->compare) {
+	if (!it->untracked) {
 		ret = st->guest->access->mark(st->guest, &it->range, 1);
 		if (ret < 0)
 			return ret;
@@ -448,8 +468,9 @@ static void totals_add(struct send_totals *t, const struct stream *st)
 	t->holes += a->holes;
 	t->equal += a->equal;
 	t->unreadable += a->unreadable;
+	t->untracked += a->untracked;
+	t->untracked_equal += a->untracked_equal;
 	t->bytes += a->bytes;
-	t->compared_bytes += a->compared_bytes;
 	t->read_ns += a->read_ns;
 	t->send_ns += a->send_ns;
 	t->stream[st->index] = a->stream[0];

@@ -21,11 +21,16 @@
 /**
  * struct send_item - something to be sent in a round
  * @range: as harvested, within the announced mappings
- * @compare: send a page only if its digest is not the one sent last
+ * @untracked: no tracker sees writes to it: all of it is an item of every
+ *	round, so there is nothing to be marked
+ * @sparse: parts of it may be behind the end of a file, and read as zero
+ *
+ * Of either kind a page is sent only if its digest is not the one sent last.
  */
 struct send_item {
 	struct vasi_range range;
-	bool compare;
+	bool untracked;
+	bool sparse;
 };
 
 /**
@@ -43,17 +48,19 @@ struct send_stream_total {
  * @pages: data pages sent
  * @zero: pages sent as zero, without content
  * @holes: pages dropped
- * @equal: pages compared and not sent
+ * @equal: pages that are what was sent last, so that they were not sent again
  * @unreadable: pages that were gone when they were to be read, marked
+ * @untracked: pages read of what no tracker sees
+ * @untracked_equal: those of @equal that no tracker sees
  * @bytes: on the wire, headers included
- * @compared_bytes: content read for comparison
  * @read_ns: time spent reading the guest, all threads
  * @send_ns: time spent waiting for the network, all threads
  * @stream: each connection
  */
 struct send_totals {
 	uint64_t pages, zero, holes, equal, unreadable;
-	uint64_t bytes, compared_bytes;
+	uint64_t untracked, untracked_equal;
+	uint64_t bytes;
 	uint64_t read_ns, send_ns;
 	struct send_stream_total stream[SENDER_MAX_STREAMS];
 };

@@ -134,14 +134,15 @@ struct change {
 	uint64_t pages;
 };
 
-static void value_replace(struct change *c, _Atomic uint64_t *p,
-			  uint64_t value)
+static uint64_t value_replace(struct change *c, _Atomic uint64_t *p,
+			      uint64_t value)
 {
 	uint64_t old = atomic_exchange_explicit(p, value,
 						memory_order_relaxed);
 
 	c->sum += value - old;
 	c->pages += (uint64_t)!!value - !!old;
+	return old;
 }
 
 static void change_apply(struct pagemap *pm, const struct change *c)
@@ -151,7 +152,7 @@ static void change_apply(struct pagemap *pm, const struct change *c)
 }
 
 int pagemap_set(struct pagemap *pm, uint32_t space, uint64_t start,
-		size_t pages, const uint64_t *digests)
+		size_t pages, const uint64_t *digests, uint64_t *ret_old)
 {
 	while (pages) {
 		uint64_t base = start & ~(LEAF_SIZE - 1);
@@ -165,9 +166,14 @@ int pagemap_set(struct pagemap *pm, uint32_t space, uint64_t start,
 			n = pages;
 		pthread_rwlock_rdlock(&pm->lock);
 		l = leaf_find(pm, space, base);
-		for (size_t i = 0; l && i < n; i++)
-			value_replace(&change, &l->value[first + i],
-				      digests[i]);
+		for (size_t i = 0; l && i < n; i++) {
+			uint64_t old = value_replace(&change,
+						     &l->value[first + i],
+						     digests[i]);
+
+			if (ret_old)
+				*ret_old++ = old;
+		}
 		change_apply(pm, &change);
 		pthread_rwlock_unlock(&pm->lock);
 		if (!l) {

@@ -18,9 +18,12 @@ struct pagemap;
 struct pagemap *pagemap_new(void);
 void pagemap_free(struct pagemap *pm);
 
-/* @digests: one per page, nonzero. 0 or -ENOMEM, then some may be set */
+/*
+ * @digests: one per page, nonzero; @ret_old: those they take the place of, may
+ * be NULL. 0 or -ENOMEM, then some may be set
+ */
 int pagemap_set(struct pagemap *pm, uint32_t space, uint64_t start,
-		size_t pages, const uint64_t *digests);
+		size_t pages, const uint64_t *digests, uint64_t *ret_old);
 /* 0: not there */
 uint64_t pagemap_get(struct pagemap *pm, uint32_t space, uint64_t addr);
 void pagemap_clear(struct pagemap *pm, uint32_t space, uint64_t start,

@@ -15,8 +15,7 @@
 /* a target that gets no data for so long is told that somebody is there */
 #define QUIET_MS	5000
 
-static int harvest_add(struct harvest *h, const struct vasi_range *r,
-		       bool compare)
+static int harvest_add(struct harvest *h, struct send_item it)
 {
 	if (h->n == h->max) {
 		size_t max = h->max ? h->max * 2 : 1024;
@@ -27,11 +26,11 @@ static int harvest_add(struct harvest *h, const struct vasi_range *r,
 		h->items = v;
 		h->max = max;
 	}
-	if (r->kind == VASI_KIND_DATA && compare)
-		h->compare_bytes += r->pages << GUEST_PAGE_SHIFT;
-	else if (r->kind == VASI_KIND_DATA)
-		h->data_bytes += r->pages << GUEST_PAGE_SHIFT;
-	h->items[h->n++] = (struct send_item){ *r, compare };
+	if (it.range.kind == VASI_KIND_DATA && it.untracked)
+		h->untracked_bytes += it.range.pages << GUEST_PAGE_SHIFT;
+	else if (it.range.kind == VASI_KIND_DATA)
+		h->data_bytes += it.range.pages << GUEST_PAGE_SHIFT;
+	h->items[h->n++] = it;
 	return 0;
 }
 
@@ -39,7 +38,7 @@ static void harvest_reset(struct harvest *h)
 {
 	h->n = 0;
 	h->data_bytes = 0;
-	h->compare_bytes = 0;
+	h->untracked_bytes = 0;
 }
 
 /* a hole matters only where the target has something */
@@ -55,7 +54,8 @@ static int harvest_hole(struct source *s, const struct vasi_range *r)
 
 		hole.start = from;
 		hole.pages = (to - from) >> GUEST_PAGE_SHIFT;
-		ret = harvest_add(&s->harvest, &hole, false);
+		ret = harvest_add(&s->harvest,
+				  (struct send_item){ .range = hole });
 		start = to;
 	}
 	return ret;
@@ -87,14 +87,15 @@ static int harvest_range(struct source *s, struct vasi_range r)
 		if (part.kind == VASI_KIND_HOLE)
 			ret = harvest_hole(s, &part);
 		else
-			ret = harvest_add(&s->harvest, &part, r.space != 0);
+			ret = harvest_add(&s->harvest, (struct send_item){
+				.range = part, .untracked = part.space != 0 });
 	}
 	return ret;
 }
 
 /*
  * Pages of a file are changed by whoever writes the file, which no tracker of
- * this guest sees: they are compared each round.
+ * this guest sees: they are read each round.
  */
 static int harvest_whole(struct source *s)
 {
@@ -109,7 +110,8 @@ static int harvest_whole(struct source *s)
 		};
 
 		if (e->whole)
-			ret = harvest_add(&s->harvest, &r, true);
+			ret = harvest_add(&s->harvest, (struct send_item){
+				.range = r, .untracked = true, .sparse = true });
 	}
 	return ret;
 }
@@ -280,7 +282,6 @@ int rounds_harvest(struct source *s, struct round_report *r)
 	r->remaining_bytes = s->harvest.data_bytes;
 	r->dirty_pages = s->harvest.data_bytes >> GUEST_PAGE_SHIFT;
 	s->est.harvest_ns = r->harvest_ns;
-	s->est.compare_bytes = s->harvest.compare_bytes;
 	return 0;
 }
 
@@ -291,7 +292,7 @@ int rounds_mark(struct source *s)
 	int ret = 0;
 
 	for (size_t i = 0; i < s->harvest.n && ret >= 0; i++) {
-		if (s->harvest.items[i].compare)
+		if (s->harvest.items[i].untracked)
 			continue;	/* again in any case */
 		vec[n++] = s->harvest.items[i].range;
 		if (n == ARRAY_SIZE(vec)) {
@@ -390,7 +391,7 @@ int rounds_sent(struct source *s, struct round_report *r)
 		}
 		if (!ret)
 			report_progress(s->rep, r->round, total, left, r,
-					policy_goodput(s->history, s->rounds),
+					policy_speed(s->history, s->rounds),
 					r->decision.predicted_ns);
 	}
 	if (done < 0)
@@ -420,6 +421,7 @@ static int await_applied(struct source *s, uint32_t round)
 
 int rounds_applied(struct source *s, struct round_report *r)
 {
+	const struct send_totals *t = &r->totals;
 	int ret = 0;
 
 	if (fault_nobarrier() && !s->suspended)
@@ -432,13 +434,14 @@ int rounds_applied(struct source *s, struct round_report *r)
 	harvest_reset(&s->harvest);
 	s->history[s->rounds++] = (struct policy_round){
 		.remaining_bytes = r->remaining_bytes,
-		.sent_bytes = r->totals.bytes,
+		.done_bytes = (t->pages + t->equal - t->untracked_equal) *
+			      GUEST_PAGE_SIZE,
 		.ns = r->ns,
 	};
-	s->summary.bytes_sent += r->totals.bytes;
+	s->summary.bytes_sent += t->bytes;
 	s->summary.copy_ns += r->ns;
-	if (r->totals.compared_bytes)
-		s->est.compare_ns = r->totals.read_ns / s->summary.streams;
+	if (t->untracked)
+		s->est.untracked_ns = t->read_ns / s->summary.streams;
 	s->last = *r;
 	return 0;
 }

@@ -20,14 +20,14 @@
  * @items: within the mappings, holes only where something was sent
  * @n: of @items
  * @max: room in @items
- * @data_bytes: content to be sent
- * @compare_bytes: content to be compared first
+ * @data_bytes: content that was written
+ * @untracked_bytes: content of which nobody knows whether it was
  */
 struct harvest {
 	struct send_item *items;
 	size_t n, max;
 	uint64_t data_bytes;
-	uint64_t compare_bytes;
+	uint64_t untracked_bytes;
 };
 
 /**

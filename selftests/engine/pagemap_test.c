@@ -58,9 +58,9 @@ static bool same_run(struct pagemap *pm, int s, int from, int to, bool present)
 static void test_model(void)
 {
 	struct pagemap *pm = pagemap_new();
-	uint64_t v[600];
+	uint64_t v[600], old[8], before[8];
 	unsigned int seed = 1;
-	bool runs = true;
+	bool runs = true, olds = true;
 
 	must(pm);
 	for (int i = 0; i < STEPS; i++) {
@@ -72,10 +72,13 @@ static void test_model(void)
 		runs &= same_run(pm, s, at, at + n, rand_r(&seed) % 2);
 		if (rand_r(&seed) % 3) {
 			n = n % 8 + 1 < PAGES - at ? n % 8 + 1 : 1;
+			memcpy(before, &model[s][at], n * sizeof(v[0]));
 			for (int j = 0; j < n; j++)
 				model[s][at + j] = v[j] =
 					rand_r(&seed) * 77777777777ULL + 1;
-			must(!pagemap_set(pm, s, at * GUEST_PAGE_SIZE, n, v));
+			must(!pagemap_set(pm, s, at * GUEST_PAGE_SIZE, n, v,
+					  old));
+			olds &= !memcmp(old, before, n * sizeof(v[0]));
 		} else {
 			memset(&model[s][at], 0, n * sizeof(v[0]));
 			pagemap_clear(pm, s, at * GUEST_PAGE_SIZE,
@@ -84,6 +87,7 @@ static void test_model(void)
 	}
 	ok(same(pm), "values, sum and number are those of the model");
 	ok(runs, "and so are the runs");
+	ok(olds, "and what a value takes the place of");
 	pagemap_free(pm);
 }
 
@@ -95,7 +99,7 @@ static void *fill(void *arg)
 		uint64_t d = i + 1;
 
 		must(!pagemap_set(pm, 0, (i * 7919 % 200000) *
-				  GUEST_PAGE_SIZE, 1, &d));
+				  GUEST_PAGE_SIZE, 1, &d, NULL));
 	}
 	return NULL;
 }
@@ -124,7 +128,7 @@ static void test_ends(void)
 	must(pm);
 	ok(!pagemap_run(pm, 0, 0, 1ULL << 47, true, &a, &b),
 	   "nothing in all of the address space");
-	must(!pagemap_set(pm, 0, top - GUEST_PAGE_SIZE, 1, &d));
+	must(!pagemap_set(pm, 0, top - GUEST_PAGE_SIZE, 1, &d, NULL));
 	ok(pagemap_run(pm, 0, top - 512 * GUEST_PAGE_SIZE, top, true, &a, &b) &&
 	   a == top - GUEST_PAGE_SIZE && b == top, "a page at its top");
 	ok(!pagemap_get(pm, 0, 0) && !pagemap_get(pm, 7, top),

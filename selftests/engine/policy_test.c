@@ -46,7 +46,7 @@ static struct policy_decision run(const struct guest_model *g,
 			return d;
 		h[n] = (struct policy_round){
 			.remaining_bytes = remaining,
-			.sent_bytes = remaining + 1000,
+			.done_bytes = remaining,
 			.ns = remaining * 1000 / (g->link / MB) + MS,
 		};
 		remaining = (double)g->rate * h[n].ns / 1e9;
@@ -103,8 +103,8 @@ static void test_recorded(void)
 	d = policy_decide(&cfg, h, 1, 27400000, &est);
 	ok(d.action == POLICY_ROUND && !strcmp(d.why, "progress"),
 	   "27 MB at 80 MB/s: another round");
-	ok(d.goodput_Bps > 79 * MB && d.goodput_Bps < 81 * MB,
-	   "with the goodput of the first");
+	ok(d.speed_Bps > 79 * MB && d.speed_Bps < 81 * MB,
+	   "with the speed of the first");
 	d = policy_decide(&cfg, h, 2, 2900000, &est);
 	ok(d.action == POLICY_SWITCH && !strcmp(d.why, "converged") &&
 	   d.predicted_ns > 90 * MS && d.predicted_ns < 96 * MS,
@@ -115,37 +115,50 @@ static void test_recorded(void)
 	ok(d.action == POLICY_ROUND, "one that does not, once");
 }
 
-static void test_goodput(void)
+static void test_speed(void)
 {
 	struct policy_round h[] = {
 		{ 100 * MB, 100 * MB, 1000 * MS },
 		{ 50000, 50000, 10 * MS },
 	};
 
-	ok(policy_goodput(h, 2) == 100 * MB,
+	ok(policy_speed(h, 2) == 100 * MB,
 	   "a small round says nothing of the link");
-	h[0].sent_bytes = 20000;
-	ok(policy_goodput(h, 2) == 5 * MB, "if all are small, the largest does");
-	ok(policy_goodput(h, 0) == 0, "and no round nothing");
+	h[0].done_bytes = 20000;
+	ok(policy_speed(h, 2) == 5 * MB, "if all are small, the largest does");
+	ok(policy_speed(h, 0) == 0, "and no round nothing");
 	h[0].ns = h[1].ns = 0;
-	ok(policy_goodput(h, 2) == 0, "no time is no rate");
+	ok(policy_speed(h, 2) == 0, "no time is no rate");
 }
 
-static void test_compare(void)
+/* 100 MB, of which 2 went over a slow link and the rest was there already */
+static void test_equal(void)
+{
+	const struct policy_round h[] = {
+		{ 300 * MB, 300 * MB, 3000 * MS },
+		{ 100 * MB, 100 * MB, 40 * MS },
+	};
+
+	ok(policy_decide(&cfg, h, 2, 100 * MB, &est).predicted_ns < 100 * MS,
+	   "what need not be sent is not predicted to be");
+}
+
+static void test_untracked(void)
 {
 	struct policy_estimate e = est;
 	const struct policy_round h = { 100 * MB, 100 * MB, 1000 * MS };
 
-	e.compare_ns = 400 * MS;
+	e.untracked_ns = 400 * MS;
 	ok(policy_decide(&cfg, &h, 1, 0, &e).action == POLICY_ROUND,
-	   "content that must be compared counts");
+	   "content that no tracker sees counts");
 }
 
 int main(void)
 {
 	test_habits();
 	test_recorded();
-	test_goodput();
-	test_compare();
+	test_speed();
+	test_equal();
+	test_untracked();
 	return tap_end();
 }

@@ -267,6 +267,36 @@ def bytes_sent(hosts):
                   "%d pages were told dirty after %d writes" % (dirtied / PAGE, writes))
 
 
+REWRITES = """
+import mmap, sys, time
+size = 8 << 20
+data = bytes(range(256)) * (size // 256)
+memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+count = 0
+while True:
+    memory[:] = data
+    count += 1
+    with open(sys.argv[1], "w") as f:
+        f.write("%d\\n" % count)
+    time.sleep(0.01)
+"""
+
+
+def rewrites(hosts):
+    """Pages that are written with what is in them already are not sent again."""
+    with Guest(hosts, "rewrites", "python3", "-c", REWRITES, "{dir}/out") as guest:
+        for _ in range(2):
+            wait_for("the guest to write", lambda: last_line(guest.file("out")))
+            again = guest.move()["rounds"][1:]
+            written, sent, equal = (sum(r[field] for r in again)
+                                    for field in ("dirty_pages", "pages", "equal"))
+            say("%d pages written in %d rounds, %d sent, %d equal" % (
+                written, len(again), sent, equal))
+            check(written >= (8 << 20) // PAGE, "%d pages written" % written)
+            check(equal > 10 * sent, "%d pages sent, %d equal" % (sent, equal))
+            os.unlink(guest.file("out"))
+
+
 def no_faults(hosts):
     """Tracking causes a steady writer no minor fault."""
     with Load(hosts, "faults", "--size", "16", "--rate", "4000") as guest:
@@ -292,4 +322,5 @@ def no_faults(hosts):
 
 
 ALL = [one_page, redis, selfcheck, python, user, second_hop_in_a_sleep,
-       two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, no_faults]
+       two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, rewrites,
+       no_faults]

@@ -27,6 +27,12 @@ static void keep_result(json_t *obj, char *error, bool *good)
 		world->pause_sum += json_number_value(part);
 }
 
+static int number(const json_t *obj, const char *name)
+{
+	must(json_is_integer(json_object_get(obj, name)));
+	return json_integer_value(json_object_get(obj, name));
+}
+
 static void source_event(struct reporter *r, json_t *obj)
 {
 	const char *event = json_string_value(json_object_get(obj, "event"));
@@ -40,6 +46,11 @@ static void source_event(struct reporter *r, json_t *obj)
 		world->in_doubt = json_is_true(json_object_get(obj,
 							       "in_doubt"));
 		keep_result(obj, world->source_error, &world->source_ok);
+	}
+	if (!strcmp(event, "round") && number(obj, "round") > 1) {
+		world->written_again += number(obj, "dirty_pages");
+		world->sent_again += number(obj, "pages");
+		world->equal_again += number(obj, "equal");
 	}
 	if (!strcmp(event, "round"))
 		world->rounds++;

@@ -43,6 +43,28 @@ static void page_drop(unsigned int n)
 	world->page[n].reported = false;
 }
 
+/* what it is from the beginning */
+static void page_fill(unsigned int n)
+{
+	uint64_t value = n * 0x9e3779b97f4a7c15ULL;
+
+	/* every third has content, every third is zero, one a hole */
+	if (n % 3 == 0)
+		memset(world->source + n * WORLD_PAGE, value, WORLD_PAGE);
+	world->page[n].populated = n % 3 < 2;
+}
+
+/* the same bytes again, or what was dropped comes back */
+static void rewrite(unsigned int n, uint64_t i)
+{
+	if (i % 64 == 0) {
+		page_drop(n);
+		return;
+	}
+	page_fill(n);
+	world->page[n].reported = false;
+}
+
 static void churn(void)
 {
 	bool map = !world->page[WORLD_LOOSE].mapped;
@@ -72,6 +94,10 @@ static void *writer_main(void *arg)
 			usleep(1000);
 			continue;
 		}
+		if (world->plan.rewrite) {
+			rewrite(random_page(&seed), i);
+			continue;
+		}
 		page_write(WORLD_HOT, i);
 		page_write(random_page(&seed), i);
 		if (i % 16 == 0)
@@ -89,8 +115,6 @@ static void *writer_main(void *arg)
 
 void world_new(void)
 {
-	uint64_t value;
-
 	world_free();
 	world = mmap(NULL, sizeof(*world), PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -102,11 +126,7 @@ void world_new(void)
 	must(!pipe(death) && !pipe(abortion));
 	for (unsigned int n = 0; n < WORLD_PAGES; n++) {
 		world->page[n].mapped = true;
-		value = n * 0x9e3779b97f4a7c15ULL;
-		if (n % 3 == 0)
-			memset(world->source + n * WORLD_PAGE, value, 4096);
-		/* every third has content, every third is zero, one a hole */
-		world->page[n].populated = n % 3 < 2;
+		page_fill(n);
 	}
 	memset(world->object, 0xa5, sizeof(world->object) / 2);
 }

@@ -15,7 +15,7 @@ static struct pagemap *known;
 static void fill(uint32_t space, uint64_t start, unsigned int pages)
 {
 	for (uint64_t d = 1; d <= pages; d++, start += PAGE)
-		must(!pagemap_set(known, space, start, 1, &d));
+		must(!pagemap_set(known, space, start, 1, &d, NULL));
 }
 
 static void test_vmas(void)

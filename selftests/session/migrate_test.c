@@ -55,6 +55,21 @@ static void test_busy(void)
 	}
 }
 
+static void test_rewrite(void)
+{
+	int ret;
+
+	fresh();
+	world->plan.busy = true;
+	world->plan.rewrite = true;
+	ret = drive(&(struct drive){ .streams = 2 });
+	ok(moved(ret), "a guest that writes what is there, and drops pages");
+	ok(world->written_again > 100 &&
+	   world->equal_again > 4 * world->sent_again,
+	   "pages that are what they were are not sent again (%d written, %d sent, %d equal)",
+	   world->written_again, world->sent_again, world->equal_again);
+}
+
 static void test_refused(void)
 {
 	int ret;
@@ -285,6 +300,7 @@ int main(void)
 	signal(SIGPIPE, SIG_IGN);
 	test_idle();
 	test_busy();
+	test_rewrite();
 	test_refused();
 	test_guest_ends();
 	test_suspend();

@@ -47,6 +47,7 @@ struct world_plan {
 	bool fail_record;		/* no entry in the registry */
 	bool busy;			/* the guest writes all the time */
 	bool churn;			/* and maps and unmaps */
+	bool rewrite;			/* it writes what is there already */
 	int die_in_round;		/* the guest is killed */
 	int exec_in_round;
 	int holdups;			/* suspends that time out */
@@ -78,6 +79,8 @@ struct world {
 	char source_error[512], target_error[512];
 	bool source_ok, target_ok, in_doubt;
 	int rounds;
+	/* from the second round on, pages */
+	int written_again, sent_again, equal_again;
 	double pause_total, pause_sum;
 	char events[16384];
 	/* content */
