@@ -6,45 +6,15 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include "engine/batch.h"
 #include "engine/fault.h"
-#include "engine/sender.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/digest.h"
-#include "wire/frame.h"
 #include "wire/ring.h"
 
-#define BATCH_ITEMS	512
 /* pages without content in one descriptor: spreads their digests' cost */
 #define BLANK_PAGES	16384
-#define HEAD_BYTES	(FRAME_HEADER_BYTES + \
-			 FRAME_MAX_RANGES * FRAME_RANGE_BYTES)
-
-/**
- * struct batch - ranges for one frame, and the frame made of them
- * @item: what to send; data ranges have FRAME_MAX_PAGES pages together
- * @n: of @item
- * @head: header and descriptors
- * @head_len: bytes of it
- * @nr_ranges: descriptors
- * @iov: the frame as it is sent
- * @nr_iov: of @iov
- * @digest: of each data page in the frame
- * @pages: data pages in the frame
- * @data: content as read, FRAME_MAX_PAGES pages
- */
-struct batch {
-	struct send_item item[BATCH_ITEMS];
-	size_t n;
-	unsigned char head[HEAD_BYTES];
-	size_t head_len;
-	uint32_t nr_ranges;
-	struct iovec iov[FRAME_MAX_PAGES + 1];
-	size_t nr_iov;
-	uint64_t digest[FRAME_MAX_PAGES];
-	size_t pages;
-	unsigned char *data;
-};
 
 struct stream {
 	struct sender *s;
@@ -136,258 +106,29 @@ static size_t batch_take(struct stream *st, struct batch *b)
 	return n;
 }
 
-static void batch_range(struct batch *b, const struct vasi_range *r)
+static int batch_frame(struct stream *st, struct batch *b)
 {
-	frame_encode_range(b->head + b->head_len, r);
-	b->head_len += FRAME_RANGE_BYTES;
-	b->nr_ranges++;
-}
-
-/* one more data page at @page; adjacent ones share an iovec */
-static void batch_page(struct batch *b, unsigned char *page, uint64_t digest)
-{
-	struct iovec *last = &b->iov[b->nr_iov - 1];
-
-	if (b->nr_iov > 1 &&
-	    (unsigned char *)last->iov_base + last->iov_len == page)
-		last->iov_len += GUEST_PAGE_SIZE;
-	else
-		b->iov[b->nr_iov++] = (struct iovec){ page, GUEST_PAGE_SIZE };
-	b->digest[b->pages++] = digest;
-}
-
-/* 1: all of it was known as zero, 0: not all */
-static int zero_known(struct pagemap *known, const struct vasi_range *r)
-{
-	uint64_t digest[FRAME_MAX_PAGES], old[FRAME_MAX_PAGES], done = 0;
-	int ret = 0, equal = 1;
-
-	while (done < r->pages && !ret) {
-		uint64_t start = r->start + (done << GUEST_PAGE_SHIFT);
-		size_t n = 0;
-
-		for (; n < FRAME_MAX_PAGES && done < r->pages; n++, done++)
-			digest[n] = digest_zero(r->space, start +
-						(n << GUEST_PAGE_SHIFT));
-		ret = pagemap_set(known, r->space, start, n, digest, old);
-		if (!ret && memcmp(digest, old, n * sizeof(old[0])))
-			equal = 0;
-	}
-	return ret ? ret : equal;
-}
-
-static int item_blank(struct stream *st, struct batch *b,
-		      const struct vasi_range *r)
-{
-	struct pagemap *known = st->s->known;
-	int ret;
-
-	if (r->kind == VASI_KIND_HOLE) {
-		batch_range(b, r);
-		pagemap_clear(known, r->space, r->start,
-			      r->start + (r->pages << GUEST_PAGE_SHIFT));
-		st->total.holes += r->pages;
-		return 0;
-	}
-	/* all or nothing: its parts could be more than fit a frame */
-	ret = zero_known(known, r);
-	if (ret > 0) {
-		st->total.equal += r->pages;
-		return 0;
-	}
-	batch_range(b, r);
-	st->total.zero += r->pages;
-	return ret;
-}
-
-/*
- * Content of one data range to descriptors: runs of data, of zero, of what the
- * target has. The map knows a page from here on, though its frame may never
- * arrive: then the migration has failed, and nothing is sent by that map again.
- */
-static int item_data(struct stream *st, struct batch *b,
-		     const struct send_item *it, unsigned char *data)
-{
-	uint64_t digest[FRAME_MAX_PAGES], old[FRAME_MAX_PAGES];
-	struct vasi_range run = { .pages = 0 };
-	const uint32_t space = it->range.space;
-	int ret;
-
-	for (uint64_t i = 0; i < it->range.pages; i++)
-		digest[i] = digest_page(space, it->range.start +
-					(i << GUEST_PAGE_SHIFT),
-					data + (i << GUEST_PAGE_SHIFT));
-	ret = pagemap_set(st->s->known, space, it->range.start,
-			  it->range.pages, digest, old);
-	if (ret)
-		return ret;
-	if (it->untracked)
-		st->total.untracked += it->range.pages;
-	for (uint64_t i = 0; i < it->range.pages; i++) {
-		unsigned char *page = data + (i << GUEST_PAGE_SHIFT);
-		uint64_t addr = it->range.start + (i << GUEST_PAGE_SHIFT);
-		bool equal = digest[i] == old[i];
-		uint8_t kind = digest[i] == digest_zero(space, addr) ?
-			       VASI_KIND_ZERO : VASI_KIND_DATA;
-
-		if (run.pages && (equal || run.kind != kind)) {
-			batch_range(b, &run);
-			run.pages = 0;
-		}
-		if (equal) {
-			st->total.equal++;
-			st->total.untracked_equal += it->untracked;
-			continue;
-		}
-		if (!run.pages) {
-			run = it->range;
-			run.start = addr;
-			run.kind = kind;
-			run.pages = 0;
-		}
-		run.pages++;
-		if (kind == VASI_KIND_DATA) {
-			batch_page(b, page, digest[i]);
-			st->total.pages++;
-		} else {
-			st->total.zero++;
-		}
-	}
-	if (run.pages)
-		batch_range(b, &run);
-	return 0;
-}
-
-/*
- * Page by page what cannot be read as a whole: behind the end of a file there
- * is nothing, which is what the target has there, too.
- */
-static int read_sparse(struct stream *st, const struct vasi_range *r,
-		       unsigned char *data)
-{
-	for (uint64_t i = 0; i < r->pages; i++) {
-		unsigned char *page = data + (i << GUEST_PAGE_SHIFT);
-		struct vasi_range one = *r;
-		size_t done = 0;
-		int ret;
-
-		one.start += i << GUEST_PAGE_SHIFT;
-		one.pages = 1;
-		ret = st->guest->access->read(st->guest, &one, 1, page,
-					      GUEST_PAGE_SIZE, &done);
-		if (ret < 0 && ret != -EFAULT)
-			return ret;
-		if (ret < 0 || !done)
-			memset(page, 0, GUEST_PAGE_SIZE);
-	}
-	return 0;
-}
-
-/*
- * A range that was not read. A guest that runs may have unmapped it: it is
- * given back, as the tracker may report pages of it that are left, and passed
- * over by making it empty. 1: it was read after all.
- */
-static int read_failed(struct stream *st, struct send_item *it,
-		       unsigned char *data)
-{
-	int ret;
-
-	if (it->sparse) {
-		ret = read_sparse(st, &it->range, data);
-		return ret ? ret : 1;
-	}
-	if (st->s->suspended)
-		return -EFAULT;
-	if (!it->untracked) {
-		ret = st->guest->access->mark(st->guest, &it->range, 1);
-		if (ret < 0)
-			return ret;
-	}
-	st->total.unreadable += it->range.pages;
-	it->range.pages = 0;
-	return 0;
-}
-
-/* Reads all data ranges, one after another, into the batch's buffer. */
-static int batch_read(struct stream *st, struct batch *b)
-{
-	const struct guest_access *access = st->guest->access;
-	struct vasi_range vec[BATCH_ITEMS];
-	size_t map[BATCH_ITEMS], n = 0, done = 0, used = 0;
-	int64_t begin = now_ns();
-	int ret;
-
-	for (size_t i = 0; i < b->n; i++)
-		if (b->item[i].range.kind == VASI_KIND_DATA) {
-			map[n] = i;
-			vec[n++] = b->item[i].range;
-		}
-	while (done < n) {
-		size_t step = 0;
-
-		ret = access->read(st->guest, vec + done, n - done,
-				   b->data + used,
-				   FRAME_MAX_PAGES * GUEST_PAGE_SIZE - used,
-				   &step);
-		if (ret < 0 && ret != -EFAULT)
-			return ret;
-		if (ret < 0)
-			step = 0;
-		for (size_t i = done; i < done + step; i++)
-			used += vec[i].pages << GUEST_PAGE_SHIFT;
-		done += step;
-		if (done == n)
-			break;
-		ret = read_failed(st, &b->item[map[done]], b->data + used);
-		if (ret < 0)
-			return ret;
-		if (ret)
-			used += vec[done].pages << GUEST_PAGE_SHIFT;
-		done++;
-	}
-	st->total.read_ns += now_ns() - begin;
-	return 0;
-}
-
-static int batch_build(struct stream *st, struct batch *b)
-{
+	const struct batch_context c = {
+		.guest = st->guest,
+		.known = st->s->known,
+		.suspended = st->s->suspended,
+		.total = &st->total,
+	};
 	struct frame_header h = {
 		.type = FRAME_PAGES,
 		.stream = st->index,
 		.round = st->s->round,
 		.stream_id = st->guest->stream_id,
 	};
-	unsigned char *data = b->data;
-	int ret;
+	int ret = batch_build(b, &c);
 
-	b->head_len = FRAME_HEADER_BYTES;
-	b->nr_ranges = 0;
-	b->nr_iov = 1;
-	b->pages = 0;
-	ret = batch_read(st, b);
-	for (size_t i = 0; i < b->n && !ret; i++) {
-		const struct send_item *it = &b->item[i];
-
-		if (it->range.kind != VASI_KIND_DATA) {
-			ret = item_blank(st, b, &it->range);
-			continue;
-		}
-		ret = item_data(st, b, it, data);
-		data += it->range.pages << GUEST_PAGE_SHIFT;
-	}
 	if (ret || !b->nr_ranges)
 		return ret;
 	h.seq = st->seq++;
-	h.nr_ranges = b->nr_ranges;
-	h.payload = b->pages << GUEST_PAGE_SHIFT;
-	frame_encode(b->head, &h);
-	h.digest = frame_digest(b->head, b->head_len, b->digest, b->pages);
-	frame_encode(b->head, &h);
-	b->iov[0] = (struct iovec){ b->head, b->head_len };
+	batch_seal(b, &h);
 	st->total.stream[0].frames++;
 	st->total.stream[0].pages += b->pages;
-	st->total.bytes += b->head_len + h.payload;
+	st->total.bytes += batch_bytes(b);
 	return 0;
 }
 
@@ -403,11 +144,9 @@ static int stream_send_wait(struct stream *st)
 static int stream_send(struct stream *st, struct batch *b)
 {
 	int64_t begin = now_ns();
-	size_t bytes = 0;
+	size_t bytes = batch_bytes(b);	/* the ring takes the vector apart */
 	int ret;
 
-	for (size_t i = 0; i < b->nr_iov; i++)
-		bytes += b->iov[i].iov_len;
 	ret = ring_send_start(&st->ring, b->iov, b->nr_iov);
 	st->total.send_ns += now_ns() - begin;
 	if (!ret)
@@ -426,12 +165,9 @@ static int stream_end_round(struct stream *st, struct batch *b)
 	};
 	int ret;
 
-	frame_encode(b->head, &h);
-	h.digest = frame_digest(b->head, FRAME_HEADER_BYTES, NULL, 0);
-	frame_encode(b->head, &h);
-	b->iov[0] = (struct iovec){ b->head, FRAME_HEADER_BYTES };
-	b->nr_iov = 1;
-	st->total.bytes += FRAME_HEADER_BYTES;
+	batch_empty(b);
+	batch_seal(b, &h);
+	st->total.bytes += batch_bytes(b);
 	ret = stream_send(st, b);
 	return ret ? ret : stream_send_wait(st);
 }
@@ -445,7 +181,7 @@ static int stream_round(struct stream *st)
 	while (!ret && batch_take(st, st->batch[turn])) {
 		struct batch *b = st->batch[turn];
 
-		ret = batch_build(st, b);
+		ret = batch_frame(st, b);
 		if (ret || !b->nr_ranges)
 			continue;
 		ret = stream_send_wait(st);
@@ -520,13 +256,8 @@ static int stream_start(struct stream *st, struct sender *s,
 	if (ret < 0)
 		return ret;
 	for (int i = 0; i < 2; i++) {
-		st->batch[i] = calloc(1, sizeof(*st->batch[i]));
+		st->batch[i] = batch_new();
 		if (!st->batch[i])
-			return -ENOMEM;
-		st->batch[i]->data = aligned_alloc(GUEST_PAGE_SIZE,
-						   FRAME_MAX_PAGES *
-						   GUEST_PAGE_SIZE);
-		if (!st->batch[i]->data)
 			return -ENOMEM;
 	}
 	ret = ring_init(&st->ring, st->fd, true);
@@ -589,11 +320,8 @@ void sender_free(struct sender *s)
 		}
 		if (st->guest)
 			st->guest->access->close(st->guest);
-		for (int j = 0; j < 2; j++) {
-			if (st->batch[j])
-				free(st->batch[j]->data);
-			free(st->batch[j]);
-		}
+		for (int j = 0; j < 2; j++)
+			batch_free(st->batch[j]);
 		close(st->fd);
 	}
 	cleanup_close(&s->event);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A part of a round's work, and the frame made of it: what is left of pages
+ * when those are taken out that are zero, gone, or on the target already
+ */
+#ifndef MSPD_ENGINE_BATCH_H
+#define MSPD_ENGINE_BATCH_H
+
+#include <sys/uio.h>
+#include "engine/sender.h"
+#include "wire/frame.h"
+
+#define BATCH_ITEMS	512
+#define BATCH_HEAD_BYTES (FRAME_HEADER_BYTES + \
+			 FRAME_MAX_RANGES * FRAME_RANGE_BYTES)
+
+/**
+ * struct batch - ranges for one frame, and the frame made of them
+ * @item: what to send; data ranges have FRAME_MAX_PAGES pages together
+ * @n: of @item
+ * @head: header and descriptors
+ * @head_len: bytes of it
+ * @nr_ranges: descriptors
+ * @iov: the frame as it is sent
+ * @nr_iov: of @iov
+ * @digest: of each data page in the frame
+ * @pages: data pages in the frame
+ * @data: content as read, FRAME_MAX_PAGES pages
+ */
+struct batch {
+	struct send_item item[BATCH_ITEMS];
+	size_t n;
+	unsigned char head[BATCH_HEAD_BYTES];
+	size_t head_len;
+	uint32_t nr_ranges;
+	struct iovec iov[FRAME_MAX_PAGES + 1];
+	size_t nr_iov;
+	uint64_t digest[FRAME_MAX_PAGES];
+	size_t pages;
+	unsigned char *data;
+};
+
+/**
+ * struct batch_context - what a batch is built with
+ * @guest: the handle of this thread
+ * @known: what the target has, as soon as the frame is there
+ * @suspended: the guest cannot change, so a page that is gone is an error
+ * @total: of the thread's round, gets what the batch did
+ */
+struct batch_context {
+	struct guest *guest;
+	struct pagemap *known;
+	bool suspended;
+	struct send_totals *total;
+};
+
+struct batch *batch_new(void);
+/* NULL is fine */
+void batch_free(struct batch *b);
+/* reads the items; if no ranges come of it there is nothing to be sent */
+int batch_build(struct batch *b, const struct batch_context *c);
+/* an empty frame, for the end of a round */
+void batch_empty(struct batch *b);
+/* the header in front: lengths and digest are filled in */
+void batch_seal(struct batch *b, struct frame_header *h);
+/* of the frame, on the wire */
+size_t batch_bytes(const struct batch *b);
+
+#endif /* MSPD_ENGINE_BATCH_H */
