@@ -46,6 +46,7 @@ static const struct key keys[] = {
 	KEY_WORD(migration, connections),
 	KEY_WORD(migration, access),
 	KEY_WORD(migration, tracker),
+	KEY_WORD(migration, compression),
 	KEY(target, port_low, TYPE_PORT, 0, UINT16_MAX),
 	KEY(target, port_high, TYPE_PORT, 0, UINT16_MAX),
 	KEY(target, handshake_ms, TYPE_UINT, 100, 600000),

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "guest/choose.h"
+#include "lib/compress.h"
 #include "state/state.h"
 
 #define CONFIG_PATH		"/etc/mspd/mspd.conf"
@@ -33,6 +34,7 @@
  * @connections: default of a migration
  * @access: default of a migration; of one that comes in, unless it wishes
  * @tracker: default of a migration
+ * @compression: default of a migration
  * @port_low: lowest port for data connections, 0 = any
  * @port_high: highest port for data connections
  * @handshake_ms: a new peer that says nothing for so long is dropped
@@ -58,6 +60,7 @@ struct config {
 	enum connections connections;
 	enum access_wish access;
 	enum tracker_wish tracker;
+	enum compression compression;
 
 	uint16_t port_low, port_high;
 	unsigned int handshake_ms;

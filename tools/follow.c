@@ -81,16 +81,35 @@ static void show_progress(struct view *v, const json_t *e)
 	v->open_line = true;
 }
 
+/* how much of what was sent was compressed, and how; empty if nothing was */
+static const char *encoded(const json_t *e, char *buf, size_t len)
+{
+	json_t *obj = json_object_get(e, "encoding"), *value;
+	double all = 0;
+	const char *name;
+	size_t at = 0;
+
+	*buf = '\0';
+	json_object_foreach(obj, name, value)
+		all += json_number_value(value);
+	json_object_foreach(obj, name, value)
+		if (strcmp(name, "none") && at < len)
+			at += snprintf(buf + at, len - at, ", %s %.0f %%",
+				       name, 100 * json_number_value(value) /
+				       all);
+	return buf;
+}
+
 static void show_round(struct view *v, const json_t *e)
 {
-	char sent[32], rate[32], pause[32];
+	char sent[32], rate[32], pause[32], how[64];
 
 	end_line(v);
-	printf("round %lld: %lld pages (%lld zero, %lld equal), %s in %.0f ms, %s/s, %.0f dirty pages/s, %s: %s%s%s\n",
+	printf("round %lld: %lld pages (%lld zero, %lld equal), %s in %.0f ms%s, %s/s, %.0f dirty pages/s, %s: %s%s%s\n",
 	       integer(e, "round"), integer(e, "pages"), integer(e, "zero"),
 	       integer(e, "equal"),
 	       human_bytes(real(e, "bytes"), sent, sizeof(sent)),
-	       real(e, "ns") / 1e6,
+	       real(e, "ns") / 1e6, encoded(e, how, sizeof(how)),
 	       human_bytes(real(e, "goodput_Bps"), rate, sizeof(rate)),
 	       real(e, "dirty_pages_per_s"), predicted(e, pause, sizeof(pause)),
 	       text(e, "decision"), *text(e, "why") ? ", " : "",
@@ -139,7 +158,7 @@ static void show_pause(const json_t *pause)
 static int show_result(struct view *v, const json_t *e)
 {
 	bool ok = json_is_true(json_object_get(e, "ok"));
-	char sent[32], whole[32], rate[32];
+	char sent[32], whole[32], rate[32], how[64];
 
 	end_line(v);
 	if (!ok) {
@@ -159,12 +178,12 @@ static int show_result(struct view *v, const json_t *e)
 	}
 	printf("%s runs on %s: ", text(e, "guest"), text(e, "peer"));
 	show_pause(json_object_get(e, "pause_ms"));
-	printf(", %.1f predicted; %zu rounds, %s sent for %s in %.1f s, %s/s, %lld streams\n",
+	printf(", %.1f predicted; %zu rounds, %s sent for %s in %.1f s%s, %s/s, %lld streams\n",
 	       real(e, "predicted_pause_ms"),
 	       json_array_size(json_object_get(e, "rounds")),
 	       human_bytes(real(e, "bytes_sent"), sent, sizeof(sent)),
 	       human_bytes(real(e, "guest_bytes"), whole, sizeof(whole)),
-	       real(e, "elapsed_ms") / 1000,
+	       real(e, "elapsed_ms") / 1000, encoded(e, how, sizeof(how)),
 	       human_bytes(real(e, "goodput_Bps"), rate, sizeof(rate)),
 	       integer(e, "streams"));
 	return DONE;

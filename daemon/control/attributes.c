@@ -31,6 +31,8 @@ static const struct {
 	  connections_words },
 	{ "access", offsetof(struct migration, access), access_words },
 	{ "tracker", offsetof(struct migration, tracker), tracker_words },
+	{ "compression", offsetof(struct migration, compression),
+	  compression_words },
 };
 
 void attributes_init(struct migration *m, const struct config *c)
@@ -44,6 +46,7 @@ void attributes_init(struct migration *m, const struct config *c)
 	m->connections = c->connections;
 	m->access = c->access;
 	m->tracker = c->tracker;
+	m->compression = c->compression;
 }
 
 static int number(struct migration *m, size_t i, const char *text, char *err,
@@ -94,7 +97,7 @@ static int apply(struct migration *m, const char *name, const char *text,
 		if (!strcmp(choices[i].name, name))
 			return choice(m, i, text, err, len);
 
-	snprintf(err, len, "no attribute \"%s\"; there are streams, max_rounds, pause_limit_ms, suspend_ms, pause_max_ms, child_wait_ms, connections, access and tracker",
+	snprintf(err, len, "no attribute \"%s\"; there are streams, max_rounds, pause_limit_ms, suspend_ms, pause_max_ms, child_wait_ms, connections, access, tracker and compression",
 		 name);
 	return -EINVAL;
 }

@@ -25,13 +25,14 @@ static json_t *server_info(struct client *c, json_t *params,
 	if (access_choose(s->config.access, s->config.tracker, &access, NULL,
 			  how, sizeof(how)) < 0)
 		access = NULL;
-	obj = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:i, s:b, s:i, s:s?, s:s, s:i, s:i}",
+	obj = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:i, s:b, s:i, s:s?, s:s, s:s, s:i, s:i}",
 			"version", VASI_VERSION, "kernel", u.release,
 			"host", u.nodename, "pid", (int)s->pid,
 			"listen", s->config.listen, "port", s->config.port,
 			"max_migrations", (int)s->config.max_migrations,
 			"vasi", r >= 0, "vasi_abi", (int)q.out_abi,
 			"access", access ? access->name : NULL, "access_how", how,
+			"compression", compression_words[s->config.compression],
 			"active_source", (int)job_count(s, JOB_SOURCE),
 			"active_target", (int)job_count(s, JOB_TARGET));
 	if (r < 0 && obj)

@@ -6,14 +6,22 @@
 #include "lib/clock.h"
 #include "lib/digest.h"
 
+/* what saves less is not worth decoding: one part of so many */
+#define GAIN_PART	16
+
+unsigned char *batch_buffer(void)
+{
+	return aligned_alloc(GUEST_PAGE_SIZE, FRAME_MAX_PAGES *
+			     GUEST_PAGE_SIZE);
+}
+
 struct batch *batch_new(void)
 {
 	struct batch *b = calloc(1, sizeof(*b));
 
 	if (!b)
 		return NULL;
-	b->data = aligned_alloc(GUEST_PAGE_SIZE,
-				FRAME_MAX_PAGES * GUEST_PAGE_SIZE);
+	b->data = batch_buffer();
 	if (!b->data) {
 		free(b);
 		return NULL;
@@ -246,6 +254,7 @@ void batch_empty(struct batch *b)
 	b->nr_ranges = 0;
 	b->nr_iov = 1;
 	b->pages = 0;
+	b->encoding = ENCODING_NONE;
 }
 
 int batch_build(struct batch *b, const struct batch_context *c)
@@ -268,10 +277,45 @@ int batch_build(struct batch *b, const struct batch_context *c)
 	return ret;
 }
 
+/* closes the gaps that pages have left which are not sent */
+static void batch_gather(struct batch *b)
+{
+	size_t used = 0;
+
+	for (size_t i = 1; i < b->nr_iov; i++) {
+		memmove(b->data + used, b->iov[i].iov_base, b->iov[i].iov_len);
+		used += b->iov[i].iov_len;
+	}
+	b->iov[1] = (struct iovec){ b->data, used };
+	b->nr_iov = 2;
+}
+
+int batch_encode(struct batch *b, struct compressor *c, enum encoding e,
+		 unsigned char **spare)
+{
+	size_t len = b->pages << GUEST_PAGE_SHIFT;
+	unsigned char *plain = b->data;
+	ssize_t n;
+
+	if (!len)
+		return 0;
+	batch_gather(b);
+	n = compressor_encode(c, e, plain, len, *spare, len - len / GAIN_PART);
+	if (n <= 0)
+		return n;
+	b->data = *spare;
+	*spare = plain;
+	b->iov[1] = (struct iovec){ b->data, n };
+	b->encoding = e;
+	return 1;
+}
+
 void batch_seal(struct batch *b, struct frame_header *h)
 {
 	h->nr_ranges = b->nr_ranges;
 	h->payload = b->pages << GUEST_PAGE_SHIFT;
+	h->encoding = b->encoding;
+	h->stored = b->encoding ? b->iov[1].iov_len : 0;
 	frame_encode(b->head, h);
 	h->digest = frame_digest(b->head, b->head_len, b->digest, b->pages);
 	frame_encode(b->head, h);

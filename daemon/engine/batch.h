@@ -8,6 +8,7 @@
 
 #include <sys/uio.h>
 #include "engine/sender.h"
+#include "lib/compress.h"
 #include "wire/frame.h"
 
 #define BATCH_ITEMS	512
@@ -25,7 +26,8 @@
  * @nr_iov: of @iov
  * @digest: of each data page in the frame
  * @pages: data pages in the frame
- * @data: content as read, FRAME_MAX_PAGES pages
+ * @encoding: of the content as it is sent
+ * @data: content as read, or encoded, FRAME_MAX_PAGES pages
  */
 struct batch {
 	struct send_item item[BATCH_ITEMS];
@@ -37,6 +39,7 @@ struct batch {
 	size_t nr_iov;
 	uint64_t digest[FRAME_MAX_PAGES];
 	size_t pages;
+	enum encoding encoding;
 	unsigned char *data;
 };
 
@@ -54,14 +57,23 @@ struct batch_context {
 	struct send_totals *total;
 };
 
+/* as large as the content of a frame can be */
+unsigned char *batch_buffer(void);
 struct batch *batch_new(void);
 /* NULL is fine */
 void batch_free(struct batch *b);
 /* reads the items; if no ranges come of it there is nothing to be sent */
 int batch_build(struct batch *b, const struct batch_context *c);
+/*
+ * The content in another encoding, if that makes it clearly shorter: it is put
+ * into *@spare, which takes the place of @b's buffer. 1: it did; 0: it is sent
+ * as it is; -errno.
+ */
+int batch_encode(struct batch *b, struct compressor *c, enum encoding e,
+		 unsigned char **spare);
 /* an empty frame, for the end of a round */
 void batch_empty(struct batch *b);
-/* the header in front: lengths and digest are filled in */
+/* the header in front: lengths, encoding and digest are filled in */
 void batch_seal(struct batch *b, struct frame_header *h);
 /* of the frame, on the wire */
 size_t batch_bytes(const struct batch *b);

@@ -6,7 +6,7 @@
 #include "engine/fault.h"
 
 static struct {
-	bool rotate, nobarrier, digest;
+	bool rotate, nobarrier, digest, plain;
 	unsigned int delay_round, delay_ms, flip_round, stall, close;
 	atomic_flag delayed, flipped;
 } fault;
@@ -19,6 +19,8 @@ static void fault_parse(const char *word)
 		fault.nobarrier = true;
 	else if (!strcmp(word, "digest"))
 		fault.digest = true;
+	else if (!strcmp(word, "plain"))
+		fault.plain = true;
 	else if (sscanf(word, "delay=%u:%u", &fault.delay_round,
 			&fault.delay_ms) != 2 &&
 		 sscanf(word, "flip=%u", &fault.flip_round) != 1 &&
@@ -55,6 +57,11 @@ bool fault_nobarrier(void)
 bool fault_digest(void)
 {
 	return fault.digest;
+}
+
+bool fault_plain(void)
+{
+	return fault.plain;
 }
 
 unsigned int fault_delay(uint32_t round)

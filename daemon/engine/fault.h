@@ -12,6 +12,7 @@
  *	stall=TYPE	the target goes silent when message TYPE arrives
  *	close=TYPE	the target dies when message TYPE arrives
  *	digest		the target computes a wrong digest
+ *	plain		the target knows no encoding of frames
  *
  * They exist to prove that the rules they break are needed and their breach is
  * noticed. None is active without the variable.
@@ -27,6 +28,7 @@ void fault_init(void);
 bool fault_rotate(void);
 bool fault_nobarrier(void);
 bool fault_digest(void);
+bool fault_plain(void);
 /* milliseconds, once; 0 for all other calls */
 unsigned int fault_delay(uint32_t round);
 /* true once */

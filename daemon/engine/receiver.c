@@ -12,6 +12,7 @@
 #include "engine/receiver.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
+#include "lib/compress.h"
 #include "lib/digest.h"
 #include "wire/frame.h"
 #include "wire/ring.h"
@@ -30,6 +31,9 @@ struct stream {
 	bool started;
 	struct ring ring;
 	unsigned char *frame;
+	/* NULL: no encoding was agreed on */
+	struct compressor *compressor;
+	unsigned char *stored;		/* content as it comes, encoded */
 	struct vasi_range range[FRAME_MAX_RANGES];
 	uint64_t digest[FRAME_MAX_PAGES];
 	uint64_t seq;
@@ -42,6 +46,7 @@ struct stream {
 struct receiver {
 	struct guest *guest;
 	struct pagemap *known;
+	unsigned int encodings;
 	int (*object_fd)(void *arg, uint32_t space);
 	void *object_arg;
 	unsigned int nr;
@@ -131,6 +136,23 @@ static int frame_ranges(struct stream *st, const struct frame_header *h)
 	if (pages << GUEST_PAGE_SHIFT != h->payload)
 		return stream_fail(st, -EPROTO,
 				   "ranges and content do not match");
+	return 0;
+}
+
+/* as it is in the guest, behind the descriptors */
+static int frame_expand(struct stream *st, const struct frame_header *h)
+{
+	unsigned char *content = st->frame + FRAME_HEADER_BYTES +
+				 h->nr_ranges * FRAME_RANGE_BYTES;
+
+	if (!h->encoding)
+		return 0;
+	if (compressor_decode(st->compressor, h->encoding, st->stored,
+			      h->stored, content, h->payload))
+		return stream_fail(st, -EBADMSG,
+				   "frame %llu of round %u is corrupt (%s)",
+				   (unsigned long long)h->seq, h->round,
+				   encoding_names[h->encoding]);
 	return 0;
 }
 
@@ -380,10 +402,38 @@ static void round_ended(struct stream *st, uint32_t round)
 	eventfd_write(rc->event, 1);
 }
 
+/* what follows a header: descriptors and content, that one where it is due */
+static int frame_recv(struct stream *st, const struct frame_header *h)
+{
+	size_t len = h->nr_ranges * FRAME_RANGE_BYTES;
+	unsigned char *content = st->frame + FRAME_HEADER_BYTES + len;
+	int ret;
+
+	if (h->encoding && !(st->rc->encodings & ENCODING_BIT(h->encoding)))
+		return stream_fail(st, -EPROTO,
+				   "a frame in %s, which was not agreed on",
+				   encoding_names[h->encoding]);
+	if (!h->encoding)
+		len += h->payload;
+	ret = ring_recv(&st->ring, st->frame + FRAME_HEADER_BYTES, len);
+	if (!ret && h->encoding) {
+		content = st->stored;
+		ret = ring_recv(&st->ring, content, h->stored);
+	}
+	if (ret)
+		return stream_fail(st, -ECONNRESET,
+				   "the data connection was closed in a frame");
+	st->rc->bytes += FRAME_HEADER_BYTES + frame_content(h) +
+			 h->nr_ranges * FRAME_RANGE_BYTES;
+	/* without content it is the last of the descriptors */
+	if (h->nr_ranges && fault_flip(h->round))
+		content[(ssize_t)frame_content(h) - 1] ^= 1;
+	return 0;
+}
+
 static int stream_frame(struct stream *st)
 {
 	struct frame_header h;
-	size_t len;
 	int ret;
 
 	ret = ring_recv(&st->ring, st->frame, FRAME_HEADER_BYTES);
@@ -392,17 +442,13 @@ static int stream_frame(struct stream *st)
 				   "the data connection was closed");
 	if (frame_decode(&h, st->frame))
 		return stream_fail(st, -EPROTO, "not a frame header");
-	len = h.nr_ranges * FRAME_RANGE_BYTES + h.payload;
-	ret = ring_recv(&st->ring, st->frame + FRAME_HEADER_BYTES, len);
-	if (ret)
-		return stream_fail(st, -ECONNRESET,
-				   "the data connection was closed in a frame");
-	st->rc->bytes += FRAME_HEADER_BYTES + len;
-	if (len && fault_flip(h.round))
-		st->frame[FRAME_HEADER_BYTES + len - 1] ^= 1;
-	ret = frame_check(st, &h);
+	ret = frame_recv(st, &h);
+	if (!ret)
+		ret = frame_check(st, &h);
 	if (!ret)
 		ret = frame_ranges(st, &h);
+	if (!ret)
+		ret = frame_expand(st, &h);
 	if (!ret)
 		ret = frame_verify(st, &h);
 	if (ret)
@@ -442,6 +488,12 @@ static int stream_start(struct stream *st, struct receiver *rc,
 				  GUEST_PAGE_SIZE);
 	if (!st->frame)
 		return -ENOMEM;
+	if (rc->encodings) {
+		st->compressor = compressor_new(rc->encodings);
+		st->stored = malloc(FRAME_MAX_PAGES * GUEST_PAGE_SIZE);
+		if (!st->compressor || !st->stored)
+			return -ENOMEM;
+	}
 	ret = ring_init(&st->ring, st->fd, true);
 	if (ret)
 		return ret;
@@ -466,6 +518,7 @@ int receiver_new(struct receiver **ret, const struct receiver_config *cfg)
 	}
 	rc->guest = cfg->guest;
 	rc->known = cfg->known;
+	rc->encodings = cfg->encodings;
 	rc->object_fd = cfg->object_fd;
 	rc->object_arg = cfg->object_arg;
 	rc->nr = cfg->nr;
@@ -504,6 +557,8 @@ void receiver_free(struct receiver *rc)
 		if (st->guest)
 			st->guest->access->close(st->guest);
 		free(st->frame);
+		compressor_free(st->compressor);
+		free(st->stored);
 		close(st->fd);
 	}
 	cleanup_close(&rc->event);

@@ -23,6 +23,7 @@ struct receiver;
  * struct receiver_config - what the threads need
  * @guest: of the target, each thread joins its stream
  * @known: digests of what was applied, kept up to date by the threads
+ * @encodings: what was agreed on, a bit each
  * @object_fd: a descriptor of a memory object, -errno; called by the threads
  * @object_arg: for it
  * @fd: data connections after their hello, owned by the receiver from here on
@@ -31,6 +32,7 @@ struct receiver;
 struct receiver_config {
 	struct guest *guest;
 	struct pagemap *known;
+	unsigned int encodings;
 	int (*object_fd)(void *arg, uint32_t space);
 	void *object_arg;
 	const int *fd;

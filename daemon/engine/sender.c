@@ -25,6 +25,9 @@ struct stream {
 	bool started;
 	struct ring ring;
 	struct batch *batch[2];
+	/* NULL: nothing is encoded */
+	struct compressor *compressor;
+	unsigned char *spare;		/* changes places with a batch's buffer */
 	uint64_t seq;
 	struct send_totals total;	/* only .stream[0] of the array */
 };
@@ -32,6 +35,7 @@ struct stream {
 struct sender {
 	struct guest *guest;
 	struct pagemap *known;
+	enum encoding encoding;
 	unsigned int nr;
 	int event;
 	pthread_mutex_t lock;
@@ -106,6 +110,15 @@ static size_t batch_take(struct stream *st, struct batch *b)
 	return n;
 }
 
+static int stream_encode(struct stream *st, struct batch *b)
+{
+	int64_t begin = now_ns();
+	int ret = batch_encode(b, st->compressor, st->s->encoding, &st->spare);
+
+	st->total.encode_ns += now_ns() - begin;
+	return ret < 0 ? ret : 0;
+}
+
 static int batch_frame(struct stream *st, struct batch *b)
 {
 	const struct batch_context c = {
@@ -122,12 +135,15 @@ static int batch_frame(struct stream *st, struct batch *b)
 	};
 	int ret = batch_build(b, &c);
 
+	if (!ret && b->pages && st->compressor)
+		ret = stream_encode(st, b);
 	if (ret || !b->nr_ranges)
 		return ret;
 	h.seq = st->seq++;
 	batch_seal(b, &h);
 	st->total.stream[0].frames++;
 	st->total.stream[0].pages += b->pages;
+	st->total.encoded[b->encoding] += b->pages;
 	st->total.bytes += batch_bytes(b);
 	return 0;
 }
@@ -206,8 +222,11 @@ static void totals_add(struct send_totals *t, const struct stream *st)
 	t->unreadable += a->unreadable;
 	t->untracked += a->untracked;
 	t->untracked_equal += a->untracked_equal;
+	for (int i = 0; i < ENCODINGS; i++)
+		t->encoded[i] += a->encoded[i];
 	t->bytes += a->bytes;
 	t->read_ns += a->read_ns;
+	t->encode_ns += a->encode_ns;
 	t->send_ns += a->send_ns;
 	t->stream[st->index] = a->stream[0];
 }
@@ -260,6 +279,12 @@ static int stream_start(struct stream *st, struct sender *s,
 		if (!st->batch[i])
 			return -ENOMEM;
 	}
+	if (s->encoding) {
+		st->compressor = compressor_new(ENCODING_BIT(s->encoding));
+		st->spare = batch_buffer();
+		if (!st->compressor || !st->spare)
+			return -ENOMEM;
+	}
 	ret = ring_init(&st->ring, st->fd, true);
 	if (ret)
 		return ret;
@@ -284,6 +309,7 @@ int sender_new(struct sender **ret, const struct sender_config *cfg)
 	}
 	s->guest = cfg->guest;
 	s->known = cfg->known;
+	s->encoding = cfg->encoding;
 	s->nr = cfg->nr;
 	for (unsigned int i = 0; i < cfg->nr; i++)
 		s->stream[i].fd = cfg->fd[i];
@@ -322,6 +348,8 @@ void sender_free(struct sender *s)
 			st->guest->access->close(st->guest);
 		for (int j = 0; j < 2; j++)
 			batch_free(st->batch[j]);
+		compressor_free(st->compressor);
+		free(st->spare);
 		close(st->fd);
 	}
 	cleanup_close(&s->event);

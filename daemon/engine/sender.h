@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "guest/guest.h"
+#include "lib/compress.h"
 #include "lib/pagemap.h"
 
 #define SENDER_MAX_STREAMS	64
@@ -52,16 +53,19 @@ struct send_stream_total {
  * @unreadable: pages that were gone when they were to be read, marked
  * @untracked: pages read of what no tracker sees
  * @untracked_equal: those of @equal that no tracker sees
+ * @encoded: of @pages, in each encoding
  * @bytes: on the wire, headers included
  * @read_ns: time spent reading the guest, all threads
+ * @encode_ns: time spent compressing, all threads
  * @send_ns: time spent waiting for the network, all threads
  * @stream: each connection
  */
 struct send_totals {
 	uint64_t pages, zero, holes, equal, unreadable;
 	uint64_t untracked, untracked_equal;
+	uint64_t encoded[ENCODINGS];
 	uint64_t bytes;
-	uint64_t read_ns, send_ns;
+	uint64_t read_ns, encode_ns, send_ns;
 	struct send_stream_total stream[SENDER_MAX_STREAMS];
 };
 
@@ -71,12 +75,14 @@ struct sender;
  * struct sender_config - what the threads need
  * @guest: attached, each thread joins its stream
  * @known: digests of what was sent, kept up to date by the threads
+ * @encoding: of all content that gets shorter by it
  * @fd: data connections after their hello, owned by the sender from here on
  * @nr: of them
  */
 struct sender_config {
 	struct guest *guest;
 	struct pagemap *known;
+	enum encoding encoding;
 	const int *fd;
 	unsigned int nr;
 };

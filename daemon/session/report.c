@@ -94,6 +94,18 @@ void report_progress(struct reporter *rep, uint32_t round, uint64_t total,
 		"predicted_pause_ms", predicted(predicted_ns)));
 }
 
+/* pages by how they were sent */
+static json_t *encodings(const uint64_t *pages)
+{
+	json_t *obj = json_object();
+
+	for (int i = 0; i < ENCODINGS; i++)
+		if (pages[i])
+			json_object_set_new(obj, encoding_names[i],
+					    number(pages[i]));
+	return obj;
+}
+
 void report_round(struct reporter *rep, const struct round_report *r,
 		  json_t *rounds)
 {
@@ -107,19 +119,23 @@ void report_round(struct reporter *rep, const struct round_report *r,
 				"frames", number(t->stream[i].frames),
 				"pages", number(t->stream[i].pages)));
 	obj = json_pack(
-		"{s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:o}",
+		"{s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:o}",
 		"event", "round", "round", (int)r->round,
 		"pages", number(t->pages), "zero", number(t->zero),
 		"holes", number(t->holes), "equal", number(t->equal),
 		"unreadable", number(t->unreadable),
-		"bytes", number(t->bytes),
+		"plain_bytes", number(t->pages << GUEST_PAGE_SHIFT),
+		"bytes", number(t->bytes), "encoding", encodings(t->encoded),
 		"remaining_bytes", number(r->remaining_bytes),
 		"dirty_pages", number(r->dirty_pages),
 		"ns", number(r->ns), "harvest_ns", number(r->harvest_ns),
-		"read_ns", number(t->read_ns), "send_ns", number(t->send_ns),
+		"read_ns", number(t->read_ns),
+		"encode_ns", number(t->encode_ns),
+		"send_ns", number(t->send_ns),
 		"dirty_pages_per_s",
 		number(per_second(r->dirty_pages, r->since_ns)),
-		"goodput_Bps", number(per_second(t->bytes, r->ns)),
+		"goodput_Bps",
+		number(per_second(t->pages << GUEST_PAGE_SHIFT, r->ns)),
 		"predicted_pause_ms", predicted(r->decision.predicted_ns),
 		"decision", r->decision.action == POLICY_SWITCH ? "switch" :
 								  "round",
@@ -149,15 +165,18 @@ void report_summary(struct reporter *rep, const struct summary *s)
 	json_t *obj;
 
 	snprintf(id, sizeof(id), "%016" PRIx64, s->stream_id);
-	obj = json_pack("{s:s, s:b, s:b, s:b, s:s?, s:O, s:o, s:o, s:o}",
+	obj = json_pack("{s:s, s:b, s:b, s:b, s:s?, s:O, s:o, s:o, s:o, s:o, s:o}",
 			"event", "result", "ok", s->ok,
 			"in_doubt", s->in_doubt,
 			"validate_only", s->validate_only,
 			"error", s->error, "rounds", s->rounds,
+			"plain_bytes", number(s->pages << GUEST_PAGE_SHIFT),
 			"bytes_sent", number(s->bytes_sent),
+			"encoding", encodings(s->encoded),
 			"guest_bytes", number(s->guest_bytes),
 			"goodput_Bps",
-			number(per_second(s->bytes_sent, s->copy_ns)));
+			number(per_second(s->pages << GUEST_PAGE_SHIFT,
+					  s->copy_ns)));
 	if (!obj)
 		return;
 	json_object_set_new(obj, "pause_ms", pause_parts(s));

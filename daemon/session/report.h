@@ -55,6 +55,8 @@ struct round_report {
  * @validate_only: nothing was to be moved
  * @error: why not, if not @ok
  * @rounds: array as made by report_round()
+ * @pages: with content, that were sent
+ * @encoded: of @pages, in each encoding
  * @bytes_sent: wire bytes of the data connections
  * @guest_bytes: pages with content that the target has
  * @copy_ns: time of all rounds
@@ -69,6 +71,7 @@ struct summary {
 	bool ok, in_doubt, validate_only;
 	const char *error;
 	json_t *rounds;
+	uint64_t pages, encoded[ENCODINGS];
 	uint64_t bytes_sent, guest_bytes, copy_ns;
 	uint64_t pause_ns[PAUSE_PARTS];
 	uint64_t predicted_ns;

@@ -438,6 +438,9 @@ int rounds_applied(struct source *s, struct round_report *r)
 			      GUEST_PAGE_SIZE,
 		.ns = r->ns,
 	};
+	s->summary.pages += t->pages;
+	for (int i = 0; i < ENCODINGS; i++)
+		s->summary.encoded[i] += t->encoded[i];
 	s->summary.bytes_sent += t->bytes;
 	s->summary.copy_ns += r->ns;
 	if (t->untracked)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <jansson.h>
 #include "guest/choose.h"
+#include "lib/compress.h"
 #include "state/state.h"
 
 /**
@@ -31,6 +32,7 @@
  * @connections: established connections
  * @access: how the guest is to be reached, on both hosts
  * @tracker: how its writes are to be tracked
+ * @compression: of its pages on the wire
  * @validate_only: stop after validation
  */
 struct migration {
@@ -50,6 +52,7 @@ struct migration {
 	enum connections connections;
 	enum access_wish access;
 	enum tracker_wish tracker;
+	enum compression compression;
 	bool validate_only;
 };
 
@@ -69,11 +72,16 @@ struct migration {
  * Events (member "event"): "validate" {findings: [{level, check, object, text,
  * side}]}, "phase" {phase}, "progress" {round, percent, remaining_bytes,
  * dirty_pages_per_s, goodput_Bps, predicted_pause_ms}, "round" {round, pages,
- * zero, holes, bytes, ns, dirty_pages_per_s, goodput_Bps, predicted_pause_ms,
- * decision, why}, "result" {ok, error, rounds: [...], bytes_sent, guest_bytes,
+ * zero, holes, equal, plain_bytes, bytes, encoding: {none, lz4, zstd}, ns,
+ * dirty_pages_per_s, goodput_Bps, predicted_pause_ms, decision, why}, "result"
+ * {ok, error, rounds: [...], plain_bytes, bytes_sent, encoding, guest_bytes,
  * goodput_Bps, pause_ms: {total, suspend, harvest, pages, state, restore,
  * digest, journal, resume}, predicted_pause_ms, streams, stream_id}.
- * predicted_pause_ms is null until something was sent to predict it from.
+ *
+ * bytes and bytes_sent are on the wire, plain_bytes is the content of the pages
+ * sent, as it is in the guest, and goodput_Bps is of that; a round that goes on
+ * tells what the policy reckons with. encoding has the pages sent in each of
+ * them. predicted_pause_ms is null until something was sent to predict it from.
  */
 struct reporter {
 	void (*event)(struct reporter *r, json_t *obj);

@@ -179,6 +179,8 @@ static int source_hello(struct source *s, struct utsname *uts)
 	hello.page_size = GUEST_PAGE_SIZE;
 	hello.kernel = uts->release;
 	hello.hostname = uts->nodename;
+	hello.has_encodings = 1;
+	hello.encodings = compression_bits(s->m->compression);
 	ret = peer_send(&s->peer, CONTROL_HELLO, &hello.base,
 			source_reply_ms(s));
 	if (!ret)
@@ -186,6 +188,7 @@ static int source_hello(struct source *s, struct utsname *uts)
 	if (ret)
 		return ret;
 	streams = answer.welcome->streams;
+	s->encodings = answer.welcome->encodings;
 	if (answer.welcome->kernel)
 		s->summary.kernel[1] = strdup(answer.welcome->kernel);
 	control_free(&answer);
@@ -193,8 +196,27 @@ static int source_hello(struct source *s, struct utsname *uts)
 		return failure_set(&s->failure, -EPROTO,
 				   "%s grants %u data connections of %u",
 				   s->peer.name, streams, wanted);
+	if (s->encodings & ~hello.encodings)
+		return failure_set(&s->failure, -EPROTO,
+				   "%s grants encodings that nobody asked for",
+				   s->peer.name);
 	s->summary.streams = streams;
 	return 0;
+}
+
+/* Nothing stands against a move because of it, but somebody may wonder. */
+static void tell_compression(struct source *s)
+{
+	const char *wish = compression_words[s->m->compression];
+	_cleanup_(findings_clear) struct findings f = { 0 };
+
+	if (s->encodings == compression_bits(s->m->compression))
+		finding_add(&f, FINDING_PASS, "compression", "", "%s", wish);
+	else
+		finding_add(&f, FINDING_WARNING, "compression", "",
+			    "%s is wished, and %s does not know it: pages are sent as they are",
+			    wish, s->peer.name);
+	report_findings(s->rep, &f, "source");
 }
 
 /* Findings, or an early image, or both. */
@@ -273,6 +295,8 @@ static int source_validate(struct source *s, struct utsname *uts)
 		ret = source_connect(s);
 	if (!ret)
 		ret = source_hello(s, uts);
+	if (!ret)
+		tell_compression(s);
 	if (!ret && s->early)
 		ret = check_there(s, &remote);
 	if (s->findings.errors) {
@@ -367,6 +391,10 @@ static int source_streams(struct source *s, uint16_t port,
 	struct sender_config cfg = {
 		.guest = s->guest,
 		.known = s->known,
+		.encoding = s->encodings & ENCODING_BIT(ENCODING_LZ4) ?
+			    ENCODING_LZ4 :
+			    s->encodings & ENCODING_BIT(ENCODING_ZSTD) ?
+			    ENCODING_ZSTD : ENCODING_NONE,
 		.nr = s->summary.streams,
 	};
 	int fd[SENDER_MAX_STREAMS], ret;

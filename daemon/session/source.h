@@ -51,6 +51,7 @@ struct harvest {
  * @maps_sent_len: bytes of it
  * @harvest: of the current round, given back if it does not arrive
  * @harvested_ns: when it was made
+ * @encodings: what the target takes of those that may be used, a bit each
  * @sender: data connections
  * @round: last round begun
  * @history: for the policy
@@ -85,6 +86,7 @@ struct source {
 	size_t maps_sent_len;
 	struct harvest harvest;
 	int64_t harvested_ns;
+	unsigned int encodings;
 	struct sender *sender;
 	uint32_t round;
 	struct policy_round history[SOURCE_MAX_ROUNDS];

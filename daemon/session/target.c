@@ -171,6 +171,8 @@ static int target_hello(struct target *t)
 		snprintf(t->uuid, sizeof(t->uuid), "%s", msg.hello->uuid);
 		t->stream_id = msg.hello->stream_id;
 		t->streams = msg.hello->streams;
+		t->encodings = fault_plain() ? 0 :
+			       msg.hello->encodings & ENCODING_BITS;
 		ret = t->rep->reserve ? t->rep->reserve(t->rep, t->name,
 							t->uuid) : 0;
 		if (ret == -EEXIST)
@@ -191,6 +193,8 @@ static int target_hello(struct target *t)
 		t->streams = max;
 	uname(&uts);
 	welcome.streams = t->streams;
+	welcome.has_encodings = 1;
+	welcome.encodings = t->encodings;
 	welcome.abi = query.out_abi;
 	welcome.kernel = uts.release;
 	welcome.hostname = uts.nodename;

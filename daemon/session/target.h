@@ -32,6 +32,7 @@ enum target_state {
  * @cgroup: the guest's, or empty
  * @stream_id: the migration
  * @streams: data connections
+ * @encodings: of frames that may come, a bit each
  * @opt: for restore_*()
  * @restore: the guest that is being built
  * @maps: its mappings as of the last round, NULL = none yet
@@ -55,6 +56,7 @@ struct target {
 	char cgroup[400];
 	uint64_t stream_id;
 	unsigned int streams;
+	unsigned int encodings;
 	struct restore_options opt;
 	struct restore *restore;
 	Mspd__Maps *maps;

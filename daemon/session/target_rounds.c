@@ -70,6 +70,7 @@ int target_streams(struct target *t, int listener, const uint8_t *token)
 	struct receiver_config cfg = {
 		.guest = restore_guest(t->restore),
 		.known = t->known,
+		.encodings = t->encodings,
 		.object_fd = object_fd,
 		.object_arg = t->restore,
 		.fd = fd,

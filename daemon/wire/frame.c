@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #define XXH_STATIC_LINKING_ONLY	/* its state on the stack */
 #include <xxhash.h>
 #include "lib/byteorder.h"
+#include "lib/compress.h"
 #include "lib/digest.h"
 #include "wire/frame.h"
 
@@ -12,9 +14,10 @@
 
 /* offsets in the header */
 enum {
-	H_MAGIC = 0, H_VERSION = 4, H_TYPE = 6, H_STREAM = 8, H_ZERO16 = 10,
+	H_MAGIC = 0, H_VERSION = 4, H_TYPE = 6, H_STREAM = 8, H_ENCODING = 10,
 	H_ROUND = 12, H_SEQ = 16, H_STREAM_ID = 24, H_NR_RANGES = 32,
-	H_PAYLOAD = 36, H_ZERO64 = 40, H_ZERO64B = 48, H_DIGEST = 56,
+	H_PAYLOAD = 36, H_STORED = 40, H_ZERO32 = 44, H_ZERO64 = 48,
+	H_DIGEST = 56,
 };
 
 /* offsets in a descriptor */
@@ -36,12 +39,27 @@ void frame_encode(unsigned char *buf, const struct frame_header *h)
 	put_le16(buf + H_VERSION, FRAME_VERSION);
 	put_le16(buf + H_TYPE, h->type);
 	put_le16(buf + H_STREAM, h->stream);
+	put_le16(buf + H_ENCODING, h->encoding);
 	put_le32(buf + H_ROUND, h->round);
 	put_le64(buf + H_SEQ, h->seq);
 	put_le64(buf + H_STREAM_ID, h->stream_id);
 	put_le32(buf + H_NR_RANGES, h->nr_ranges);
 	put_le32(buf + H_PAYLOAD, h->payload);
+	put_le32(buf + H_STORED, h->stored);
 	put_le64(buf + H_DIGEST, h->digest);
+}
+
+uint32_t frame_content(const struct frame_header *h)
+{
+	return h->encoding ? h->stored : h->payload;
+}
+
+/* an encoding is of something, and makes it shorter */
+static bool encoding_possible(const struct frame_header *h)
+{
+	if (!h->encoding)
+		return !h->stored;
+	return h->encoding < ENCODINGS && h->stored && h->stored < h->payload;
 }
 
 int frame_decode(struct frame_header *ret_h, const unsigned char *buf)
@@ -54,18 +72,19 @@ int frame_decode(struct frame_header *ret_h, const unsigned char *buf)
 		.stream_id = get_le64(buf + H_STREAM_ID),
 		.nr_ranges = get_le32(buf + H_NR_RANGES),
 		.payload = get_le32(buf + H_PAYLOAD),
+		.encoding = get_le16(buf + H_ENCODING),
+		.stored = get_le32(buf + H_STORED),
 		.digest = get_le64(buf + H_DIGEST),
 	};
 
 	if (get_le32(buf + H_MAGIC) != FRAME_MAGIC ||
 	    get_le16(buf + H_VERSION) != FRAME_VERSION)
 		return -EPROTO;
-	if (get_le16(buf + H_ZERO16) || get_le64(buf + H_ZERO64) ||
-	    get_le64(buf + H_ZERO64B))
+	if (get_le32(buf + H_ZERO32) || get_le64(buf + H_ZERO64))
 		return -EPROTO;
 	if (!h.round || h.nr_ranges > FRAME_MAX_RANGES ||
 	    h.payload > FRAME_MAX_PAGES * GUEST_PAGE_SIZE ||
-	    h.payload % GUEST_PAGE_SIZE)
+	    h.payload % GUEST_PAGE_SIZE || !encoding_possible(&h))
 		return -EPROTO;
 	switch (h.type) {
 	case FRAME_PAGES:

@@ -3,8 +3,8 @@
  * Data frames: the encoding of pages on a data connection
  *
  * A frame is a header of 64 bytes, range descriptors of 24 bytes and the pages
- * of the data ranges one after another; Documentation/protocol/wire.rst has
- * the layout. Pure: no I/O here.
+ * of the data ranges one after another, compressed or not;
+ * Documentation/protocol/wire.rst has the layout. Pure: no I/O here.
  *
  * The digest covers the header, the descriptors and the digest of every page,
  * so that content is hashed once per side: for the frame and for the guest.
@@ -41,7 +41,9 @@
  * @seq: number of the frame on this connection, from 0
  * @stream_id: the migration
  * @nr_ranges: descriptors that follow
- * @payload: bytes of content that follow them
+ * @payload: bytes of content, as it is in the guest
+ * @encoding: enum encoding of it on the wire
+ * @stored: bytes of it there, fewer than @payload; 0 without an encoding
  * @digest: of everything, see frame_digest()
  */
 struct frame_header {
@@ -52,6 +54,8 @@ struct frame_header {
 	uint64_t stream_id;
 	uint32_t nr_ranges;
 	uint32_t payload;
+	uint16_t encoding;
+	uint32_t stored;
 	uint64_t digest;
 };
 
@@ -70,6 +74,8 @@ struct stream_hello {
 void frame_encode(unsigned char *buf, const struct frame_header *h);
 /* -EPROTO: not a header of this protocol, or a length out of bounds */
 int frame_decode(struct frame_header *ret_h, const unsigned char *buf);
+/* bytes that follow the descriptors on the wire */
+uint32_t frame_content(const struct frame_header *h);
 void frame_encode_range(unsigned char *buf, const struct vasi_range *r);
 /* -EPROTO: a field that cannot be */
 int frame_decode_range(struct vasi_range *ret_r, const unsigned char *buf);

@@ -115,7 +115,7 @@ def test_attributes():
     """the attributes of a migration are in help, manual, completion, settings"""
     source = read("daemon", "control", "attributes.c")
     names = set(re.findall(r'\{ "(\w+)", offsetof', source))
-    require(len(names) == 9, names)
+    require(len(names) == 10, names)
     told = set(re.findall(r"(?m)^ {20,}(\w+)=", output(MSPCTL, "migrate", "--help")))
     page = set(re.findall(r"\*\*(\w+)\*\*\n", section(
         read("Documentation", "man", "mspctl.1.rst"), "migrate")))

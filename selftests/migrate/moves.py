@@ -297,6 +297,26 @@ def rewrites(hosts):
             os.unlink(guest.file("out"))
 
 
+def compression(hosts):
+    """Memory that compresses arrives with fewer bytes, whatever is written to it."""
+    with Load(hosts, "dense", "--size", "32", "--wss", "32", "--rate", "8000",
+              "--fill", "zero") as guest:
+        for encoding in ("lz4", "zstd", "off"):
+            # pages with something in them
+            wait_for("writes", lambda: guest.verify()["writes"] > 3000)
+            result = guest.move("compression=" + encoding)
+            guest.verify()
+            plain, sent = result["plain_bytes"], result["bytes_sent"]
+            say("%s: %.1f of %.1f MiB, %s" % (encoding, sent / 2**20, plain / 2**20,
+                                              result["encoding"]))
+            if encoding == "off":
+                check(set(result["encoding"]) == {"none"}, result["encoding"])
+                check(sent > plain, "%d bytes for %d" % (sent, plain))
+            else:
+                check(result["encoding"].get(encoding), result["encoding"])
+                check(sent < plain / 4, "%d bytes for %d" % (sent, plain))
+
+
 def no_faults(hosts):
     """Tracking causes a steady writer no minor fault."""
     with Load(hosts, "faults", "--size", "16", "--rate", "4000") as guest:
@@ -323,4 +343,4 @@ def no_faults(hosts):
 
 ALL = [one_page, redis, selfcheck, python, user, second_hop_in_a_sleep,
        two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, rewrites,
-       no_faults]
+       compression, no_faults]

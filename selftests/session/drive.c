@@ -43,6 +43,8 @@ static void source_event(struct reporter *r, json_t *obj)
 	if (getenv("VERBOSE"))
 		note("%s", text);
 	if (!strcmp(event, "result")) {
+		world->plain_bytes = number(obj, "plain_bytes");
+		world->wire_bytes = number(obj, "bytes_sent");
 		world->in_doubt = json_is_true(json_object_get(obj,
 							       "in_doubt"));
 		keep_result(obj, world->source_error, &world->source_ok);
@@ -242,6 +244,7 @@ int drive(const struct drive *d)
 		.child_wait_ms = world->plan.child_wait_ms,
 		.reply_ms = d->reply_ms ? d->reply_ms : 10000,
 		.validate_only = d->validate_only,
+		.compression = d->compression,
 	};
 	struct reporter rep = {
 		.event = source_event,

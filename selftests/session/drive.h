@@ -7,12 +7,14 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "lib/compress.h"
 
 /**
  * struct drive - how a migration is to be driven
  * @fault: MSPD_FAULT, or NULL
  * @peer: takes the target's place with the accepted connection, or NULL
  * @streams: data connections, 0 = 2
+ * @compression: of pages on the wire
  * @reply_ms: how patient the source is, 0 = 10000
  * @validate_only: ends there
  * @child: the guest has a child process
@@ -22,6 +24,7 @@ struct drive {
 	const char *fault;
 	void (*peer)(int fd);
 	unsigned int streams;
+	enum compression compression;
 	unsigned int reply_ms;
 	bool validate_only;
 	bool child;

@@ -70,6 +70,30 @@ static void test_rewrite(void)
 	   world->written_again, world->sent_again, world->equal_again);
 }
 
+static void test_compression(enum compression c)
+{
+	const char *name = compression_words[c];
+	int ret;
+
+	fresh();
+	world->plan.busy = true;
+	world->plan.churn = true;
+	ret = drive(&(struct drive){ .streams = 3, .compression = c });
+	ok(moved(ret), "%s: a busy guest", name);
+	ok(world->wire_bytes < world->plain_bytes / 2,
+	   "%s: with fewer bytes (%d of %d)", name, world->wire_bytes,
+	   world->plain_bytes);
+	fresh();
+	ret = drive(&(struct drive){ .compression = c, .fault = "plain" });
+	ok(moved(ret) && world->wire_bytes > world->plain_bytes &&
+	   strstr(world->events, "does not know it"),
+	   "%s: a target that does not know it, and a warning", name);
+	fresh();
+	ret = drive(&(struct drive){ .compression = c, .fault = "flip=1" });
+	ok(rolled_back(ret, "is corrupt"), "%s: a bit changes on the way",
+	   name);
+}
+
 static void test_refused(void)
 {
 	int ret;
@@ -301,6 +325,8 @@ int main(void)
 	test_idle();
 	test_busy();
 	test_rewrite();
+	test_compression(COMPRESSION_LZ4);
+	test_compression(COMPRESSION_ZSTD);
 	test_refused();
 	test_guest_ends();
 	test_suspend();

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "lib/byteorder.h"
 #include "lib/clock.h"
+#include "lib/compress.h"
 #include "lib/digest.h"
 #include "session/drive.h"
 #include "session/peer.h"
@@ -92,6 +93,23 @@ static void peer_order(int fd)
 	peer_silent(fd);
 }
 
+/* it grants more than it was asked for */
+static void peer_generous(int fd)
+{
+	Mspd__Welcome m = MSPD__WELCOME__INIT;
+	struct control_message msg;
+
+	preamble(fd, 1, 1);
+	must(!control_recv(fd, soon(), &msg));
+	control_free(&msg);
+	m.streams = 1;
+	m.abi = VASI_ABI_VERSION;
+	m.has_encodings = 1;
+	m.encodings = ENCODING_BITS;
+	control_send(fd, CONTROL_WELCOME, &m.base, soon());
+	peer_silent(fd);
+}
+
 static void test_bad_targets(void)
 {
 	static const struct {
@@ -107,6 +125,8 @@ static void test_bad_targets(void)
 		{ "goes over to garbage", "no message of it", peer_half },
 		{ "sends what nobody asked for", "where it does not belong",
 		  peer_order },
+		{ "grants what nobody asked for", "that nobody asked for",
+		  peer_generous },
 	};
 
 	for (size_t i = 0; i < sizeof(peers) / sizeof(*peers); i++) {
@@ -126,6 +146,7 @@ static int target_pid;
 static int control;
 static uint8_t token[TOKEN_BYTES];
 static uint16_t data_port;
+static unsigned int offered;	/* encodings, 0: as an old source does */
 
 static void target_new(void)
 {
@@ -184,6 +205,8 @@ static void hello(const char *name, uint32_t abi)
 	m.streams = 1;
 	m.abi = abi;
 	m.page_size = 4096;
+	m.has_encodings = offered;
+	m.encodings = offered;
 	must(!control_send(control, CONTROL_HELLO, &m.base, soon()));
 }
 
@@ -432,6 +455,109 @@ static void test_good_frame(void)
 	}
 }
 
+/* a page of 0x77, as @coded says if it is encoded at all */
+static void encoded_frame(int fd, enum encoding e, const void *coded, size_t n)
+{
+	struct frame_header h = {
+		.type = FRAME_PAGES, .round = 1, .stream_id = STREAM_ID,
+		.nr_ranges = 1, .payload = WORLD_PAGE, .encoding = e,
+		.stored = n,
+	};
+	const struct vasi_range r = { .start = WORLD_BASE, .pages = 1 };
+	unsigned char head[FRAME_HEADER_BYTES + FRAME_RANGE_BYTES];
+	unsigned char page[WORLD_PAGE];
+	uint64_t d;
+
+	memset(page, 0x77, sizeof(page));
+	d = digest_page(0, WORLD_BASE, page);
+	frame_encode_range(head + FRAME_HEADER_BYTES, &r);
+	frame_encode(head, &h);
+	h.digest = frame_digest(head, sizeof(head), &d, 1);
+	frame_encode(head, &h);
+	sock_send(fd, head, sizeof(head), soon());
+	sock_send(fd, coded, n, soon());
+}
+
+/* @n pages of @byte */
+static size_t encode(enum encoding e, unsigned char byte, size_t n,
+		     void *coded, size_t room)
+{
+	struct compressor *c = compressor_new(ENCODING_BITS);
+	unsigned char page[2 * WORLD_PAGE];
+	ssize_t len;
+
+	must(c);
+	memset(page, byte, n);
+	len = compressor_encode(c, e, page, n, coded, room);
+	must(len > 0);
+	compressor_free(c);
+	return len;
+}
+
+static void test_encoded_frames(void)
+{
+	static const struct {
+		const char *what, *text;
+		unsigned int offered;
+		enum encoding e;
+		unsigned char byte;
+		size_t bytes;
+	} bad[] = {
+		{ "from a source that offered none", "not agreed on", 0,
+		  ENCODING_LZ4, 0x77, WORLD_PAGE },
+		{ "from one that offered another", "in zstd, which was not",
+		  ENCODING_BIT(ENCODING_LZ4), ENCODING_ZSTD, 0x77, WORLD_PAGE },
+		{ "in zstd that is too short", "is corrupt (zstd)",
+		  ENCODING_BITS, ENCODING_ZSTD, 0x77, WORLD_PAGE - 1 },
+		{ "in LZ4 that is too short", "is corrupt (lz4)",
+		  ENCODING_BITS, ENCODING_LZ4, 0x77, WORLD_PAGE - 1 },
+		{ "in zstd that is too long", "is corrupt (zstd)",
+		  ENCODING_BITS, ENCODING_ZSTD, 0x77, WORLD_PAGE + 1 },
+		{ "in LZ4 that is too long", "is corrupt (lz4)",
+		  ENCODING_BITS, ENCODING_LZ4, 0x77, WORLD_PAGE + 1 },
+		{ "of something else", "is corrupt (digest)", ENCODING_BITS,
+		  ENCODING_LZ4, 0x78, WORLD_PAGE },
+	};
+	unsigned char coded[WORLD_PAGE];
+	char c;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		size_t n = encode(bad[i].e, bad[i].byte, bad[i].bytes, coded,
+				  sizeof(coded));
+		int fd;
+
+		offered = bad[i].offered;
+		prepare();
+		fd = data_connect(token);
+		announce(1);
+		expect(CONTROL_MAPS_DONE);
+		encoded_frame(fd, bad[i].e, coded, n);
+		ok(told(bad[i].text) && target_gave_up(bad[i].text) &&
+		   world->target[0] == 0, "an encoded frame %s", bad[i].what);
+		close(fd);
+	}
+	for (enum encoding e = ENCODING_LZ4; e < ENCODINGS; e++) {
+		size_t n = encode(e, 0x77, WORLD_PAGE, coded, sizeof(coded));
+		int fd;
+
+		offered = ENCODING_BITS | 1U << 31;
+		prepare();
+		fd = data_connect(token);
+		announce(1);
+		expect(CONTROL_MAPS_DONE);
+		encoded_frame(fd, e, coded, n);
+		end_frame(fd);
+		while (world->target[0] != 0x77 &&
+		       sock_recv(control, &c, 1, deadline_in(20)) == -ETIMEDOUT)
+			;
+		ok(world->target[0] == 0x77, "one in %s that is right",
+		   encoding_names[e]);
+		ok(target_gave_up("closed"), "then the source dies");
+		close(fd);
+	}
+	offered = 0;
+}
+
 static void test_late_frame(void)
 {
 	int fd;
@@ -489,6 +615,7 @@ int main(void)
 	test_bad_streams();
 	test_bad_frames();
 	test_good_frame();
+	test_encoded_frames();
 	test_late_frame();
 	test_flood();
 	world_free();

@@ -79,6 +79,7 @@ struct world {
 	char source_error[512], target_error[512];
 	bool source_ok, target_ok, in_doubt;
 	int rounds;
+	int plain_bytes, wire_bytes;
 	/* from the second round on, pages */
 	int written_again, sent_again, equal_again;
 	double pause_total, pause_sum;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "lib/byteorder.h"
+#include "lib/compress.h"
 #include "lib/digest.h"
 #include "tap.h"
 #include "wire/frame.h"
@@ -23,7 +24,27 @@ static bool header_rejected(void (*spoil)(unsigned char *buf))
 static void spoil_magic(unsigned char *b) { b[0] ^= 1; }
 static void spoil_version(unsigned char *b) { b[4] = 2; }
 static void spoil_type(unsigned char *b) { b[6] = 9; }
-static void spoil_zero(unsigned char *b) { b[10] = 1; }
+static void spoil_unstored(unsigned char *b) { b[10] = 1; }
+static void spoil_stored(unsigned char *b) { put_le32(b + 40, 100); }
+static void spoil_encoding(unsigned char *b)
+{
+	put_le16(b + 10, ENCODINGS);
+	put_le32(b + 40, 100);
+}
+
+static void spoil_longer(unsigned char *b)
+{
+	b[10] = 1;
+	put_le32(b + 40, 8192);
+}
+
+static void spoil_nothing(unsigned char *b)
+{
+	b[10] = 1;
+	put_le32(b + 36, 0);
+	put_le32(b + 40, 100);
+}
+
 static void spoil_zero2(unsigned char *b) { b[47] = 1; }
 static void spoil_zero3(unsigned char *b) { b[48] = 1; }
 static void spoil_round(unsigned char *b) { put_le32(b + 12, 0); }
@@ -42,9 +63,13 @@ static void test_header(void)
 		{ "another magic", spoil_magic },
 		{ "another version", spoil_version },
 		{ "an unknown type", spoil_type },
-		{ "a reserved field", spoil_zero },
-		{ "a second reserved field", spoil_zero2 },
-		{ "a third reserved field", spoil_zero3 },
+		{ "a reserved field", spoil_zero2 },
+		{ "a second reserved field", spoil_zero3 },
+		{ "an encoding without content", spoil_unstored },
+		{ "encoded content without an encoding", spoil_stored },
+		{ "an unknown encoding", spoil_encoding },
+		{ "an encoding that makes content no shorter", spoil_longer },
+		{ "an encoding of nothing", spoil_nothing },
 		{ "round 0", spoil_round },
 		{ "no ranges", spoil_none },
 		{ "too many ranges", spoil_many },
@@ -63,6 +88,14 @@ static void test_header(void)
 	   h.digest == good.digest, "a header comes back as it was");
 	ok(!memcmp(buf, "VSIF\1\0\1\0\3\0\0\0\7\0\0\0", 16),
 	   "and is what the documentation says");
+	ok(frame_content(&h) == 8192, "its content is as in the guest");
+	h.encoding = ENCODING_ZSTD;
+	h.stored = 8191;
+	frame_encode(buf, &h);
+	memset(&h, 0, sizeof(h));
+	ok(!frame_decode(&h, buf) && h.encoding == ENCODING_ZSTD &&
+	   h.payload == 8192 && frame_content(&h) == 8191 &&
+	   !memcmp(buf + 8, "\3\0\2\0", 4), "or encoded, and says so");
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
 		ok(header_rejected(bad[i].spoil), "refused: %s", bad[i].what);
 }
