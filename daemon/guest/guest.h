@@ -49,6 +49,9 @@ struct guest_holdup {
  * @objects: lists memory objects; -EMSGSIZE with the number needed in @ret_n
  * @read: content of the data ranges of @vec into @data; @ret_done: entries done
  * @write: the reverse; zero ranges are cleared, holes passed over
+ * @fill: pages of mappings that are registered with userfaultfd @uffd are
+ *	written without being cleared first while nothing has touched them;
+ *	-1: no more. Not while somebody writes. NULL: there is no such way
  * @suspend: stops all threads within @deadline_ms; @parked: also those a tracer
  *	holds must be parked
  * @resume: lets a suspended guest run; unseals it if it is sealed
@@ -84,6 +87,7 @@ struct guest_access {
 		    void *data, size_t len, size_t *ret_done);
 	int (*write)(struct guest *g, const struct vasi_range *vec, size_t n,
 		     const void *data, size_t len, size_t *ret_done);
+	void (*fill)(struct guest *g, int uffd);
 	int (*suspend)(struct guest *g, unsigned int deadline_ms, int parked,
 		       struct guest_holdup *ret_holdup);
 	int (*resume)(struct guest *g);

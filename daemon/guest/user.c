@@ -539,6 +539,7 @@ const struct guest_access guest_user = {
 	.objects = user_objects,
 	.read = user_read,
 	.write = user_write,
+	.fill = user_fill,
 	.suspend = user_suspend,
 	.resume = user_resume,
 	.seal = user_seal,

@@ -261,6 +261,7 @@ int user_read(struct guest *g, const struct vasi_range *vec, size_t n,
 	      void *data, size_t len, size_t *ret_done);
 int user_write(struct guest *g, const struct vasi_range *vec, size_t n,
 	       const void *data, size_t len, size_t *ret_done);
+void user_fill(struct guest *g, int uffd);
 
 int user_track(struct guest *g, int on);
 int user_harvest(struct guest *g, uint32_t space, uint64_t start, uint64_t end,

@@ -25,6 +25,7 @@ struct user_object;
  * @mem: /proc/PID/mem, likewise: it is bound to this memory, whatever the
  *	process becomes
  * @writable: objects are opened for writing, too
+ * @fill: userfaultfd for pages that nothing has touched, -1: none
  * @lock: over what follows
  * @objects: memory objects seen until now; space n is at n - 1
  * @nr_objects: how many
@@ -41,6 +42,7 @@ struct user_mem {
 	pid_t pid;
 	int proc, mem;
 	bool writable;
+	int fill;
 	pthread_mutex_t lock;
 	struct user_object *objects;
 	size_t nr_objects;

@@ -9,7 +9,9 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include "guest/user_mem.h"
@@ -24,7 +26,7 @@ void user_mem_init(struct user_mem *m, pid_t pid, int proc, int mem,
 {
 	*m = (struct user_mem){
 		.pid = pid, .proc = proc, .mem = mem,
-		.writable = service == VASI_SERVICE_TARGET,
+		.writable = service == VASI_SERVICE_TARGET, .fill = -1,
 	};
 	pthread_mutex_init(&m->lock, NULL);
 }
@@ -178,6 +180,29 @@ static size_t by_process(struct user_mem *m, const struct vasi_range *vec,
 	return i;
 }
 
+/*
+ * A range that nothing has touched: its pages come into being with their
+ * content, and need neither be cleared nor looked up. False: one is there, or
+ * is none of the kind; then all of it is written in the other way.
+ */
+static bool by_fill(struct user_mem *m, const struct vasi_range *r,
+		    const char *data)
+{
+	struct uffdio_copy arg = {
+		.dst = r->start, .src = (uintptr_t)data, .len = bytes_of(r),
+	};
+
+	while (ioctl(m->fill, UFFDIO_COPY, &arg)) {
+		/* a part was copied: the next call says why not all */
+		if (errno != EAGAIN || arg.copy <= 0)
+			return false;
+		arg.dst += (uint64_t)arg.copy;
+		arg.src += (uint64_t)arg.copy;
+		arg.len -= (uint64_t)arg.copy;
+	}
+	return true;
+}
+
 static bool is_zero(const char *p, size_t len)
 {
 	return !p[0] && !memcmp(p, p + 1, len - 1);
@@ -232,15 +257,24 @@ static int one_range(struct user_mem *m, const struct vasi_range *r, char *data,
 static int copy(struct user_mem *m, const struct vasi_range *vec, size_t n,
 		char *data, bool write, size_t *ret_done, size_t *ret_bytes)
 {
-	size_t done = 0, bytes = 0, part;
+	size_t done = 0, bytes = 0, part, k;
 	int r = 0;
 
 	while (done < n) {
-		done += by_process(m, vec + done, n - done, data + bytes, write,
-				   &part);
+		bool fill = write && m->fill >= 0 && in_space(&vec[done]);
+
+		if (fill && by_fill(m, &vec[done], data + bytes)) {
+			bytes += bytes_of(&vec[done++]);
+			continue;
+		}
+		k = by_process(m, vec + done, fill ? 1 : n - done,
+			       data + bytes, write, &part);
+		done += k;
 		bytes += part;
 		if (done == n)
 			break;
+		if (k && fill)
+			continue;
 		r = one_range(m, &vec[done], data + bytes, write);
 		if (r)
 			break;

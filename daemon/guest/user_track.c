@@ -162,6 +162,14 @@ int user_write(struct guest *g, const struct vasi_range *vec, size_t n,
 	return result(s, user_mem_write(&t->mem, vec, n, data, len, ret_done));
 }
 
+void user_fill(struct guest *g, int uffd)
+{
+	struct user_track *t = get(user_of(g));
+
+	if (t)
+		t->mem.fill = uffd;
+}
+
 int user_track(struct guest *g, int on)
 {
 	struct user_stream *s = user_of(g);

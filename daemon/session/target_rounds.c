@@ -103,7 +103,10 @@ int target_round_maps(struct target *t, Mspd__RoundMaps *m)
 	if (ret)
 		return target_fail(t, ret, "the mappings make no sense");
 	receiver_maps_begin(t->receiver);
+	restore_fill_end(t->restore);
 	ret = restore_maps(t->restore, m->maps);
+	if (!ret && !t->applied)
+		restore_fill_begin(t->restore);
 	if (!ret)
 		ret = known_follow(t->known, t->maps, m->maps);
 	receiver_maps_end(t->receiver, ret < 0 ? NULL : &x);
@@ -193,6 +196,9 @@ int target_round_end(struct target *t, const Mspd__RoundEnd *m)
 		want[i].pages = m->streams[i]->pages;
 	}
 	ret = wait_round(t, m->round, want, m->n_streams);
+	receiver_maps_begin(t->receiver);
+	restore_fill_end(t->restore);
+	receiver_maps_end(t->receiver, NULL);
 	if (!ret)
 		ret = apply_holes(t);
 	if (ret)

@@ -295,7 +295,7 @@ int restore_prepare(struct restore **ret, const struct restore_options *opt,
 		return -ENOMEM;
 	*r = (struct restore){
 		.opt = *opt, .findings = f, .ns = NS_GUEST_INIT,
-		.remote = { .blob = -1, .sock = -1 },
+		.remote = { .blob = -1, .sock = -1 }, .fill = -1,
 	};
 	err = explain(r, errors, "process.make", build_shell(r, early));
 	for (i = 0; i < nr_resources && !err; i++)
@@ -351,6 +351,7 @@ int restore_finish(struct restore *r, const Mspd__Image *final)
 	if (err || final->process->pid != r->threads[0].tid)
 		return restore_fail(r, -EPROTO, "image", "",
 				    "the description of the guest is not whole");
+	restore_fill_end(r);
 	since = now_ns();
 	for (i = 0; i < nr_resources && !err; i++) {
 		if (!resources[i]->finish)
@@ -438,6 +439,7 @@ static void end(struct restore *r, bool alive)
 	for (i = nr_resources; i-- > 0;)
 		if (resources[i]->done)
 			resources[i]->done(r, alive);
+	cleanup_close(&r->fill);
 	remote_close(&r->remote);
 	for (i = 0; i < r->nr_objects; i++)
 		close(r->objects[i].fd);

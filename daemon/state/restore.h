@@ -50,6 +50,7 @@ struct restore_object {
  * @traced: ptrace holds the guest
  * @sealed: the module holds the guest, whoever ends
  * @files: descriptors placed so far, of resource_files
+ * @fill: userfaultfd of memory that nothing has touched yet, -1 = none
  */
 struct restore {
 	struct restore_options opt;
@@ -66,6 +67,7 @@ struct restore {
 	bool traced;
 	bool sealed;
 	struct files_target *files;
+	int fill;
 };
 
 /* host thread ID of guest thread @tid, 0 = none */

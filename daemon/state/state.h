@@ -134,8 +134,14 @@ pid_t restore_pid(const struct restore *r);
  * the threads that write pages
  */
 int restore_object_fd(const struct restore *r, uint32_t space);
-/* mapping differences of a round, before its data */
+/* mapping differences of a round, before its data; not between the next two */
 int restore_maps(struct restore *r, const Mspd__Maps *maps);
+/*
+ * Between these two most pages that are written are new ones: that is cheaper,
+ * where the kernel can. Neither may be called while somebody writes.
+ */
+void restore_fill_begin(struct restore *r);
+void restore_fill_end(struct restore *r);
 /* holes of a round: content goes, the mapping stays; after its data */
 int restore_drop(struct restore *r, const struct vasi_range *vec, size_t n);
 /* in the pause: the rest, registers last; the guest stays stopped */

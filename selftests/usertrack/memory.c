@@ -3,8 +3,11 @@
  * Content of pages, memory objects and flags of mappings, without the module
  */
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -197,6 +200,78 @@ static void writing(void)
 	   "holes are passed over");
 }
 
+static long faults(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return u.ru_minflt;
+}
+
+/* what writes to memory nobody has touched, @fill: by that way */
+static long write_new(int fill, uint64_t a, uint64_t b)
+{
+	/* the guest may only read it; a page that is there; another mapping */
+	const struct vasi_range vec[] = {
+		range(a, 64, VASI_KIND_DATA),
+		range(a + 100 * PAGE, 8, VASI_KIND_ZERO),
+		range(a + 128 * PAGE, 64, VASI_KIND_DATA),
+		range(b, 2, VASI_KIND_DATA),
+	};
+	size_t done = 0;
+	char *all = malloc(130 * PAGE);
+	long before;
+	int ret;
+
+	must(all);
+	for (size_t i = 0; i < 130; i++)
+		memset(all + i * PAGE, (int)i + 1, PAGE);
+	DO(FILL, a + 130 * PAGE, 1, 200);
+	DO(PROTECT, a, 64, PROT_READ);
+	before = faults();
+	guest.mem.fill = fill;
+	ret = user_mem_write(&guest.mem, vec, 4, all, 130 * PAGE, &done);
+	guest.mem.fill = -1;
+	before = faults() - before;
+	ok(!ret && done == 4, "ranges with and without pages are written");
+	ret = 0;
+	for (size_t i = 0; i < 64; i++)
+		ret += DO(SUM, a + i * PAGE, 1, 0) == (int64_t)((i + 1) * PAGE) &&
+		       DO(SUM, a + (128 + i) * PAGE, 1, 0) ==
+		       (int64_t)((i + 65) * PAGE);
+	ok(ret == 64 && !DO(SUM, a + 64 * PAGE, 64, 0) &&
+	   !DO(SUM, a + 192 * PAGE, 64, 0) &&
+	   DO(SUM, b, 2, 0) == (129 + 130) * (int64_t)PAGE,
+	   "each page has what it was given, others nothing");
+	free(all);
+	return before;
+}
+
+static void filling(void)
+{
+	uint64_t a = (uint64_t)DO(MAP, 0, 256, 0);
+	uint64_t b = (uint64_t)DO(MAP, 0, 256, 0);
+	uint64_t c = (uint64_t)DO(MAP, 0, 4, 0);
+	struct uffdio_register reg = {
+		.range = { a, 256 * PAGE }, .mode = UFFDIO_REGISTER_MODE_WP,
+	};
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = doer_uffd(&guest, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	long plain, filled;
+
+	must(fd >= 0 && !ioctl(fd, UFFDIO_API, &api) &&
+	     !ioctl(fd, UFFDIO_REGISTER, &reg));
+	filled = write_new(fd, a, c);
+	plain = write_new(-1, b, c);
+	/* the first range of a, whose pages need no look-up */
+	ok(filled + 60 <= plain, "%ld pages are faulted in instead of %ld",
+	   filled, plain);
+	close(fd);
+	DO(UNMAP, a, 256, 0);
+	DO(UNMAP, b, 256, 0);
+	DO(UNMAP, c, 4, 0);
+}
+
 static const struct vasi_object *object(const struct vasi_object *v, size_t n,
 					uint32_t flags)
 {
@@ -360,6 +435,7 @@ int main(void)
 	reading(a);
 	many();
 	writing();
+	filling();
 	objects();
 	mappings();
 	the_end(a);

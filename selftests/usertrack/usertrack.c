@@ -80,9 +80,8 @@ static void guest_main(struct doer *d, int64_t (*act)(int what, int64_t *arg),
 	_exit(1);
 }
 
-static int uffd(void *arg, int flags)
+int doer_uffd(struct doer *d, int flags)
 {
-	struct doer *d = arg;
 	int fd = (int)doer_do(d, DO_CALL, SYS_userfaultfd, flags, 0), pidfd, got;
 
 	if (fd < 0)
@@ -92,6 +91,11 @@ static int uffd(void *arg, int flags)
 	close(pidfd);
 	must(got >= 0 && !doer_do(d, DO_CALL, SYS_close, fd, 0));
 	return got;
+}
+
+static int uffd(void *arg, int flags)
+{
+	return doer_uffd(arg, flags);
 }
 
 static int stop(void *arg)

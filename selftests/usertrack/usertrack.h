@@ -52,6 +52,8 @@ int64_t doer_do(struct doer *d, int what, int64_t a, int64_t b, int64_t c);
 /* ends the guest, but not its tracker */
 void doer_kill(struct doer *d);
 void doer_end(struct doer *d);
+/* a userfaultfd of its memory, which it does not keep; or -errno */
+int doer_uffd(struct doer *d, int flags);
 /* all its threads, until doer_go() */
 void doer_stop(struct doer *d);
 void doer_go(struct doer *d);
