@@ -154,12 +154,12 @@ static uint32_t with_protection(uint32_t flags, const struct map_line *line)
 
 /*
  * Gives the mappings of @t the flags of what they were part of, or grew from.
- * False: one of them is new, and only smaps knows.
+ * Returns how many of them there are: the others are new, only smaps knows.
  */
-static bool derive(const struct user_mem *m, const struct map_text *t,
-		   struct vasi_mapping *vec, size_t len)
+static size_t derive(const struct user_mem *m, const struct map_text *t,
+		     struct vasi_mapping *vec, size_t len)
 {
-	size_t k = 0;
+	size_t k = 0, n = 0;
 
 	for (size_t i = 0; i < t->n; i++) {
 		const struct map_line *line = &t->v[i];
@@ -167,14 +167,15 @@ static bool derive(const struct user_mem *m, const struct map_text *t,
 		while (k < m->nr_flags && m->flags[k].end <= line->start)
 			k++;
 		if (k == m->nr_flags || m->flags[k].start >= line->end)
-			return false;
-		if (i < len)
-			vec[i] = (struct vasi_mapping){
+			continue;
+		if (n < len)
+			vec[n] = (struct vasi_mapping){
 				line->start, line->end,
 				with_protection(m->flags[k].flags, line), 0,
 			};
+		n++;
 	}
-	return true;
+	return n;
 }
 
 static bool is_due(const struct user_mem *m, const char *text)
@@ -210,12 +211,16 @@ static int list(struct user_mem *m, bool suspended, bool tracked,
 	r = map_text_parse(&t, text);
 	if (r)
 		return r;
-	*ret_n = t.n;
-	if (!t.n)
-		r = -ESRCH;
-	else if (!derive(m, &t, vec, len) &&
-		 (!(r = read_smaps(m, tracked)) && !derive(m, &t, vec, len)))
+	*ret_n = derive(m, &t, vec, len);
+	if (*ret_n < t.n)
+		r = read_smaps(m, tracked);
+	if (!r && *ret_n < t.n)
+		*ret_n = derive(m, &t, vec, len);
+	/* what smaps has not any more either was unmapped in between */
+	if (!r && suspended && *ret_n < t.n)
 		r = -EAGAIN;
+	else if (!r && !*ret_n)
+		r = -ESRCH;
 	map_text_free(&t);
 	return r;
 }

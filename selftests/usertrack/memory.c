@@ -410,6 +410,46 @@ static void mappings(void)
 	   -EMSGSIZE && n > 4, "too many of them");
 }
 
+/* one area after another comes and goes, each of them for itself */
+static void churn(void)
+{
+	for (;;) {
+		char *p[8];
+
+		for (size_t i = 0; i < 8; i++) {
+			p[i] = mmap(NULL, 3 * PAGE, PROT_READ, MAP_PRIVATE |
+				    MAP_ANONYMOUS, -1, 0);
+			mprotect(p[i] + PAGE, PAGE, PROT_NONE);
+		}
+		for (size_t i = 0; i < 8; i++)
+			munmap(p[i], 3 * PAGE);
+	}
+}
+
+/* what is there all the time is listed each time */
+static void mappings_that_change(void)
+{
+	static struct vasi_mapping v[512];
+	struct doer busy;
+	size_t n = 0, listed = 0, tries;
+	uint64_t a;
+	int ret = 0;
+
+	doer_start(&busy, act, churn);
+	a = (uint64_t)doer_do(&busy, MAP, 0, 16, 0);
+	for (tries = 0; tries < 300 && !ret; tries++) {
+		ret = user_mem_mappings(&busy.mem, false, false, v,
+					sizeof(v) / sizeof(v[0]), &n);
+		for (size_t i = 0; i < n && !ret; i++)
+			listed += v[i].start <= a &&
+				  v[i].end >= a + 16 * PAGE;
+	}
+	ok(!ret && listed == tries, "a guest that maps all the time: %s, %zu of %zu",
+	   strerror(-ret), listed, tries);
+	doer_kill(&busy);
+	doer_end(&busy);
+}
+
 static void the_end(uint64_t a)
 {
 	struct vasi_range r = range(a, 1, VASI_KIND_DATA);
@@ -438,6 +478,7 @@ int main(void)
 	filling();
 	objects();
 	mappings();
+	mappings_that_change();
 	the_end(a);
 	doer_end(&guest);
 	return tap_end();
