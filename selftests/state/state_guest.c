@@ -409,7 +409,7 @@ static void guest_join(void)
 {
 	uint8_t *late = map(PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	uint8_t *early, *mixed;
+	uint8_t *early, *mixed, *three;
 
 	/* nothing may touch them */
 	map(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
@@ -427,13 +427,24 @@ static void guest_join(void)
 	map(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 	want(!munmap(mixed + 6 * PAGE, 4 * PAGE));
 	mixed[0] = mixed[AREA_PAGES * PAGE - 1] = 1;
+	/* three that were never written, the largest in front */
+	three = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	map(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	want(!munmap(three + 7 * PAGE, 2 * PAGE));
+	want(!munmap(three + 10 * PAGE, 2 * PAGE));
 	write_file("ready", "ready");
-	/* the rounds see three parts and two parts, twice */
+	/* the rounds see these parts, in each of them */
 	while (access("join", F_OK))
 		usleep(1000);
 	want(mmap(early + 4 * PAGE, 4 * PAGE, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
 	     early + 4 * PAGE);
+	for (int at = 7; at <= 10; at += 3)
+		want(mmap(three + at * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+		     three + at * PAGE);
+	three[0] = 11;
+	three[AREA_PAGES * PAGE - 1] = 12;
 	/* now one area, taken apart elsewhere */
 	want(mmap(mixed, AREA_PAGES * PAGE, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == mixed);
@@ -448,6 +459,7 @@ static void guest_join(void)
 	grow(late, "parts joined behind the move");
 	want(!mprotect(mixed, 8 * PAGE, PROT_READ | PROT_WRITE));
 	grow(mixed, "parts of two areas made one before the move");
+	grow(three, "three parts made one before the move");
 }
 
 /* -- identity: who it is, what it was set to */
