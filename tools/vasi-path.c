@@ -353,7 +353,7 @@ static void join_threads(struct stream *st, int which)
 
 /* A process with memory that nothing has touched. @pipe: its CPU seconds */
 static pid_t make_target(struct stream *st, const struct way *way,
-			 const int *pipe, int *ret_uffd)
+			 const int *pipe)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	pid_t parent = getpid(), pid = fork();
@@ -372,7 +372,6 @@ static pid_t make_target(struct stream *st, const struct way *way,
 	uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
 		die("userfaultfd");
-	(void)ret_uffd;
 	if (write(pipe[1], &uffd, sizeof(uffd)) != sizeof(uffd) ||
 	    read(pipe[1], &go, sizeof(go)) != sizeof(go))
 		die("target");
@@ -443,7 +442,7 @@ static struct figure run_way(const struct way *way)
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pipe))
 		die("socketpair");
-	pid = make_target(st, way, pipe, &uffd);
+	pid = make_target(st, way, pipe);
 	if (pid < 0 || read(pipe[0], &nr, sizeof(nr)) != sizeof(nr))
 		die("target");
 	if (way->target == FILL)
@@ -526,10 +525,14 @@ static void make_source(void)
 static void warm(void)
 {
 	void *p = mmap(NULL, opt.size, PROT_READ | PROT_WRITE, MAP_PRIVATE |
-		       MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		       MAP_ANONYMOUS, -1, 0);
 
-	if (p != MAP_FAILED)
-		munmap(p, opt.size);
+	if (p == MAP_FAILED)
+		return;
+	/* it takes large blocks: others would still be missing */
+	madvise(p, opt.size, MADV_HUGEPAGE);
+	madvise(p, opt.size, POPULATE);
+	munmap(p, opt.size);
 }
 
 static void usage(FILE *f)
