@@ -78,7 +78,7 @@ static int migrate(const struct command *self, int argc, char **argv)
 	"                                        how the guest is reached\n" \
 	"                     tracker=auto|dbit|wpasync|softdirty\n" \
 	"                                        how its writes are found\n" \
-	"                     compression=off|lz4|zstd\n" \
+	"                     compression=auto|off|lz4|zstd\n" \
 	"                                        of its pages on the wire\n" \
 	"  -j, --json         one event per line as JSON\n" \
 	"  -h, --help         this text\n"

@@ -310,6 +310,19 @@ int batch_encode(struct batch *b, struct compressor *c, enum encoding e,
 	return 1;
 }
 
+int batch_sample(struct batch *b, struct compressor *c, enum encoding e,
+		 unsigned char *spare)
+{
+	size_t len = b->pages << GUEST_PAGE_SHIFT, at;
+	ssize_t n;
+
+	batch_gather(b);
+	at = (len - ADAPT_SAMPLE_BYTES) / 2;
+	n = compressor_encode(c, e, b->data + at, ADAPT_SAMPLE_BYTES, spare,
+			      ADAPT_SAMPLE_BYTES);
+	return n ? n : ADAPT_SAMPLE_BYTES;
+}
+
 void batch_seal(struct batch *b, struct frame_header *h)
 {
 	h->nr_ranges = b->nr_ranges;

@@ -7,6 +7,7 @@
 #define MSPD_ENGINE_BATCH_H
 
 #include <sys/uio.h>
+#include "engine/adapt.h"
 #include "engine/sender.h"
 #include "lib/compress.h"
 #include "wire/frame.h"
@@ -71,6 +72,12 @@ int batch_build(struct batch *b, const struct batch_context *c);
  */
 int batch_encode(struct batch *b, struct compressor *c, enum encoding e,
 		 unsigned char **spare);
+/*
+ * How long ADAPT_SAMPLE_BYTES of the content would be, of which there must be as
+ * many; @spare is written. -errno
+ */
+int batch_sample(struct batch *b, struct compressor *c, enum encoding e,
+		 unsigned char *spare);
 /* an empty frame, for the end of a round */
 void batch_empty(struct batch *b);
 /* the header in front: lengths, encoding and digest are filled in */

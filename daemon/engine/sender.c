@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include "engine/adapt.h"
 #include "engine/batch.h"
 #include "engine/fault.h"
 #include "lib/cleanup.h"
@@ -28,6 +29,9 @@ struct stream {
 	/* NULL: nothing is encoded */
 	struct compressor *compressor;
 	unsigned char *spare;		/* changes places with a batch's buffer */
+	struct adapt adapt;
+	struct adapt_sent sent;		/* since @mark, not told to it yet */
+	int64_t mark;
 	uint64_t seq;
 	struct send_totals total;	/* only .stream[0] of the array */
 };
@@ -35,6 +39,7 @@ struct stream {
 struct sender {
 	struct guest *guest;
 	struct pagemap *known;
+	unsigned int encodings;
 	enum encoding encoding;
 	unsigned int nr;
 	int event;
@@ -110,13 +115,59 @@ static size_t batch_take(struct stream *st, struct batch *b)
 	return n;
 }
 
+/* what an encoding would do to the batch, learned from a part of it */
+static int stream_sample(struct stream *st, struct batch *b, enum encoding e)
+{
+	bool first = !st->adapt.cost[e].known;
+	int64_t begin;
+	int ret;
+
+	/* the first use pays for the tables */
+	if (first) {
+		ret = batch_sample(b, st->compressor, e, st->spare);
+		if (ret < 0)
+			return ret;
+	}
+	begin = now_ns();
+	ret = batch_sample(b, st->compressor, e, st->spare);
+	if (ret < 0)
+		return ret;
+	adapt_sample(&st->adapt, e, ADAPT_SAMPLE_BYTES, ret, now_ns() - begin);
+	return 0;
+}
+
 static int stream_encode(struct stream *st, struct batch *b)
 {
+	const bool suspended = st->s->suspended;
+	enum encoding e = adapt_encoding(&st->adapt, suspended);
+	enum encoding wanted = adapt_wanted(&st->adapt);
 	int64_t begin = now_ns();
-	int ret = batch_encode(b, st->compressor, st->s->encoding, &st->spare);
+	int ret = 0;
 
-	st->total.encode_ns += now_ns() - begin;
+	if (wanted && !suspended && b->pages << GUEST_PAGE_SHIFT >=
+	    2 * ADAPT_SAMPLE_BYTES)
+		ret = stream_sample(st, b, wanted);
+	if (!ret && e)
+		ret = batch_encode(b, st->compressor, e, &st->spare);
+	st->sent.encode_ns += now_ns() - begin;
 	return ret < 0 ? ret : 0;
+}
+
+/* one more batch is handed over, or the last of a round is sent */
+static void stream_account(struct stream *st, const struct batch *b)
+{
+	int64_t now = now_ns();
+
+	if (b) {
+		st->sent.plain = b->pages << GUEST_PAGE_SHIFT;
+		st->sent.stored = batch_bytes(b);
+	}
+	st->sent.total_ns = now - st->mark;
+	st->mark = now;
+	st->total.encode_ns += st->sent.encode_ns;
+	if (!st->s->suspended)
+		adapt_sent(&st->adapt, &st->sent);
+	st->sent = (struct adapt_sent){ 0 };
 }
 
 static int batch_frame(struct stream *st, struct batch *b)
@@ -152,8 +203,10 @@ static int stream_send_wait(struct stream *st)
 {
 	int64_t begin = now_ns();
 	int ret = ring_send_wait(&st->ring);
+	int64_t ns = now_ns() - begin;
 
-	st->total.send_ns += now_ns() - begin;
+	st->total.send_ns += ns;
+	st->sent.wait_ns += ns;
 	return ret;
 }
 
@@ -161,10 +214,12 @@ static int stream_send(struct stream *st, struct batch *b)
 {
 	int64_t begin = now_ns();
 	size_t bytes = batch_bytes(b);	/* the ring takes the vector apart */
-	int ret;
+	int ret = ring_send_start(&st->ring, b->iov, b->nr_iov);
+	int64_t ns = now_ns() - begin;
 
-	ret = ring_send_start(&st->ring, b->iov, b->nr_iov);
-	st->total.send_ns += now_ns() - begin;
+	st->total.send_ns += ns;
+	if (!st->ring.use_uring)	/* all of it was sent meanwhile */
+		st->sent.wait_ns += ns;
 	if (!ret)
 		st->s->bytes += bytes;
 	return ret;
@@ -194,6 +249,7 @@ static int stream_round(struct stream *st)
 	unsigned int turn = 0;
 	int ret = 0, err;
 
+	st->mark = now_ns();
 	while (!ret && batch_take(st, st->batch[turn])) {
 		struct batch *b = st->batch[turn];
 
@@ -203,9 +259,11 @@ static int stream_round(struct stream *st)
 		ret = stream_send_wait(st);
 		if (!ret)
 			ret = stream_send(st, b);
+		stream_account(st, b);
 		turn ^= 1;
 	}
 	err = stream_send_wait(st);
+	stream_account(st, NULL);
 	if (!ret)
 		ret = err;
 	return ret ? ret : stream_end_round(st, st->batch[turn]);
@@ -279,8 +337,9 @@ static int stream_start(struct stream *st, struct sender *s,
 		if (!st->batch[i])
 			return -ENOMEM;
 	}
-	if (s->encoding) {
-		st->compressor = compressor_new(ENCODING_BIT(s->encoding));
+	if (s->encodings || s->encoding) {
+		st->compressor = compressor_new(s->encodings |
+						ENCODING_BIT(s->encoding));
 		st->spare = batch_buffer();
 		if (!st->compressor || !st->spare)
 			return -ENOMEM;
@@ -288,6 +347,7 @@ static int stream_start(struct stream *st, struct sender *s,
 	ret = ring_init(&st->ring, st->fd, true);
 	if (ret)
 		return ret;
+	adapt_init(&st->adapt, s->encodings, s->encoding, st->ring.use_uring);
 	ret = -pthread_create(&st->thread, NULL, stream_main, st);
 	if (ret) {
 		ring_exit(&st->ring);
@@ -309,6 +369,7 @@ int sender_new(struct sender **ret, const struct sender_config *cfg)
 	}
 	s->guest = cfg->guest;
 	s->known = cfg->known;
+	s->encodings = cfg->encodings;
 	s->encoding = cfg->encoding;
 	s->nr = cfg->nr;
 	for (unsigned int i = 0; i < cfg->nr; i++)

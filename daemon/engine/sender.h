@@ -75,13 +75,15 @@ struct sender;
  * struct sender_config - what the threads need
  * @guest: attached, each thread joins its stream
  * @known: digests of what was sent, kept up to date by the threads
- * @encoding: of all content that gets shorter by it
+ * @encodings: to choose from as it pays, a bit each; 0: @encoding it is
+ * @encoding: of content that gets shorter by it, to begin with
  * @fd: data connections after their hello, owned by the sender from here on
  * @nr: of them
  */
 struct sender_config {
 	struct guest *guest;
 	struct pagemap *known;
+	unsigned int encodings;
 	enum encoding encoding;
 	const int *fd;
 	unsigned int nr;

@@ -16,7 +16,9 @@ const char *const encoding_names[ENCODINGS] = {
 	[ENCODING_ZSTD] = "zstd",
 };
 
-const char *const compression_words[] = { "off", "lz4", "zstd", NULL };
+const char *const compression_words[] = {
+	"auto", "off", "lz4", "zstd", NULL
+};
 
 struct compressor {
 	void *lz4;
@@ -27,6 +29,8 @@ struct compressor {
 unsigned int compression_bits(enum compression c)
 {
 	switch (c) {
+	case COMPRESSION_AUTO:
+		return ENCODING_BITS;
 	case COMPRESSION_LZ4:
 		return ENCODING_BIT(ENCODING_LZ4);
 	case COMPRESSION_ZSTD:

@@ -25,7 +25,9 @@ enum encoding { ENCODING_NONE, ENCODING_LZ4, ENCODING_ZSTD, ENCODINGS };
 extern const char *const encoding_names[ENCODINGS];
 
 /* indices of compression_words[] */
-enum compression { COMPRESSION_OFF, COMPRESSION_LZ4, COMPRESSION_ZSTD };
+enum compression {
+	COMPRESSION_AUTO, COMPRESSION_OFF, COMPRESSION_LZ4, COMPRESSION_ZSTD,
+};
 
 /* as in settings and attributes; ends with NULL */
 extern const char *const compression_words[];

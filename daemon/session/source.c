@@ -210,7 +210,13 @@ static void tell_compression(struct source *s)
 	const char *wish = compression_words[s->m->compression];
 	_cleanup_(findings_clear) struct findings f = { 0 };
 
-	if (s->encodings == compression_bits(s->m->compression))
+	if (s->m->compression == COMPRESSION_AUTO)
+		finding_add(&f, FINDING_PASS, "compression", "",
+			    s->encodings == ENCODING_BITS ?
+			    "auto: by lz4 or zstd while one makes it faster" :
+			    s->encodings ? "auto: while it makes it faster" :
+			    "none, as %s knows none", s->peer.name);
+	else if (s->encodings == compression_bits(s->m->compression))
 		finding_add(&f, FINDING_PASS, "compression", "", "%s", wish);
 	else
 		finding_add(&f, FINDING_WARNING, "compression", "",
@@ -391,15 +397,17 @@ static int source_streams(struct source *s, uint16_t port,
 	struct sender_config cfg = {
 		.guest = s->guest,
 		.known = s->known,
-		.encoding = s->encodings & ENCODING_BIT(ENCODING_LZ4) ?
-			    ENCODING_LZ4 :
-			    s->encodings & ENCODING_BIT(ENCODING_ZSTD) ?
-			    ENCODING_ZSTD : ENCODING_NONE,
 		.nr = s->summary.streams,
 	};
 	int fd[SENDER_MAX_STREAMS], ret;
 
 	cfg.fd = fd;
+	if (s->m->compression == COMPRESSION_AUTO)
+		cfg.encodings = s->encodings;
+	else if (s->encodings & ENCODING_BIT(ENCODING_LZ4))
+		cfg.encoding = ENCODING_LZ4;
+	else if (s->encodings & ENCODING_BIT(ENCODING_ZSTD))
+		cfg.encoding = ENCODING_ZSTD;
 	for (unsigned int i = 0; i < cfg.nr; i++) {
 		fd[i] = connect_stream(s, i, port, token, deadline);
 		if (fd[i] >= 0)

@@ -80,6 +80,8 @@ static void test_compression(enum compression c)
 	world->plan.churn = true;
 	ret = drive(&(struct drive){ .streams = 3, .compression = c });
 	ok(moved(ret), "%s: a busy guest", name);
+	if (c == COMPRESSION_AUTO)
+		return;
 	ok(world->wire_bytes < world->plain_bytes / 2,
 	   "%s: with fewer bytes (%d of %d)", name, world->wire_bytes,
 	   world->plain_bytes);
@@ -325,6 +327,7 @@ int main(void)
 	test_idle();
 	test_busy();
 	test_rewrite();
+	test_compression(COMPRESSION_AUTO);
 	test_compression(COMPRESSION_LZ4);
 	test_compression(COMPRESSION_ZSTD);
 	test_refused();

@@ -105,7 +105,7 @@ static void peer_generous(int fd)
 	m.streams = 1;
 	m.abi = VASI_ABI_VERSION;
 	m.has_encodings = 1;
-	m.encodings = ENCODING_BITS;
+	m.encodings = ENCODING_BITS | ENCODING_BIT(7);
 	control_send(fd, CONTROL_WELCOME, &m.base, soon());
 	peer_silent(fd);
 }
