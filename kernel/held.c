@@ -191,7 +191,9 @@ u64 vasi_held_process(struct mm_struct *mm, struct task_struct *leader,
 			held |= VASI_HELD_POSIX_TIMERS;
 		if (leader->signal->flags & SIGNAL_STOP_STOPPED)
 			held |= VASI_HELD_STOPPED;
-		if (leader->thread.fpu.perm.__state_perm & XFEATURE_MASK_XTILE)
+		/* the tiles alone: everybody may have a configuration of them */
+		if (leader->thread.fpu.perm.__state_perm &
+		    XFEATURE_MASK_XTILE_DATA)
 			held |= VASI_HELD_AMX;
 		vasi_unlock_sighand(sighand);
 	}

@@ -16,7 +16,6 @@
 #include <linux/time_namespace.h>
 #include <linux/uaccess.h>
 #include <linux/userfaultfd_k.h>
-#include <asm/fpu/types.h>
 
 #include "compat/task.h"
 #include "suspend.h"
@@ -239,8 +238,6 @@ static int all_records(struct vasi_out *out, struct vasi_stream *s, u64 held)
 	rec.exit_signal = leader->exit_signal;
 	rec.securebits = __task_cred(leader)->securebits;
 	rec.unmovable |= vasi_held_process(s->mm, leader, &rec.nr_children);
-	if (rec.xfeatures & XFEATURE_MASK_XTILE)
-		rec.unmovable |= VASI_HELD_AMX;
 	rcu_read_unlock();
 
 	begin += sizeof(struct vasi_record);

@@ -6,6 +6,7 @@
  * performance events of others on the guest, I/O privilege by iopl(); rings,
  * events and userfaultfds only by descriptors that the guest has open.
  */
+#include <cpuid.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -28,6 +30,10 @@
 #define LDT_BYTES		16
 #define XCOMP_PERM		0x1022	/* of arch_prctl() */
 #define XTILE_DATA		(1ULL << 18)
+#define PKEYS			16
+/* in the kernel's half, where a process has nothing */
+#define NOBODYS_PAGE		0xffff800000000000
+#define PAGE_BYTES		4096
 
 /* struct ptrace_sud_config */
 struct dispatch_config {
@@ -189,6 +195,13 @@ static uint64_t held_outside(const struct user_records *o)
 	return held;
 }
 
+static bool cpu_has_pkeys(void)
+{
+	unsigned int a, b, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & bit_OSPKE;
+}
+
 static uint64_t by_maps(const struct user_records *o)
 {
 	_cleanup_free_ char *maps = NULL;
@@ -200,6 +213,9 @@ static uint64_t by_maps(const struct user_records *o)
 		held |= VASI_HELD_AIO;
 	if (strstr(maps, " [uprobes]\n"))
 		held |= VASI_HELD_UPROBES;
+	/* memory that can be executed only gets a key from the kernel */
+	if (strstr(maps, " --xp ") && cpu_has_pkeys())
+		held |= VASI_HELD_PKEYS;
 	return held;
 }
 
@@ -238,6 +254,22 @@ static bool has_timers(const struct user_records *o)
 	return !procfile_read(o->s->proc, "timers", &text, &len) && len;
 }
 
+/*
+ * Which keys are taken is told nowhere, and a key may be taken long before
+ * memory has it. To protect a page that is not there fails in one way when the
+ * key is taken, and in another one when it is not.
+ */
+static bool has_pkeys(struct user_records *o, struct user_thread *t)
+{
+	uint64_t key;
+
+	for (key = 1; key < PKEYS; key++)
+		if (user_ask(o, t, __NR_pkey_mprotect, NOBODYS_PAGE,
+			     PAGE_BYTES, PROT_NONE, key) == -ENOMEM)
+			return true;
+	return false;
+}
+
 /* what only the guest can ask for */
 static uint64_t by_calls(struct user_records *o, struct user_thread *t)
 {
@@ -255,6 +287,8 @@ static uint64_t by_calls(struct user_records *o, struct user_thread *t)
 	if (!user_ask_mem(o, t, __NR_arch_prctl, USER_CALL(XCOMP_PERM), 1,
 			  &perm, sizeof(perm)) && perm & XTILE_DATA)
 		held |= VASI_HELD_AMX;
+	if (cpu_has_pkeys() && has_pkeys(o, t))
+		held |= VASI_HELD_PKEYS;
 	return held;
 }
 

@@ -98,6 +98,32 @@ static void hold_pkey(void)
 	skip_unless(pkey_alloc(0, 0) >= 0);
 }
 
+/* the lowest one is free again */
+static void hold_second_pkey(void)
+{
+	int first = pkey_alloc(0, 0), second = pkey_alloc(0, 3);
+
+	skip_unless(first >= 0);
+	if (page->skip)
+		return;
+	must(second > first && !pkey_free(first));
+}
+
+static void hold_past_pkey(void)
+{
+	int key = pkey_alloc(0, 0);
+
+	skip_unless(key >= 0);
+	must(page->skip || !pkey_free(key));
+}
+
+static void hold_execute_only(void)
+{
+	hold_past_pkey();
+	must(mmap(NULL, 4096, PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
+	     MAP_FAILED);
+}
+
 static void hold_amx(void)
 {
 	skip_unless(!syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, 18));
@@ -297,6 +323,10 @@ static const struct holder {
 	{ "perf event", hold_perf, VASI_HELD_PERF },
 	{ "LDT", hold_ldt, VASI_HELD_LDT },
 	{ "protection key", hold_pkey, VASI_HELD_PKEYS },
+	{ "protection key behind a free one", hold_second_pkey,
+	  VASI_HELD_PKEYS },
+	{ "protection key that is free again", hold_past_pkey, 0 },
+	{ "execute-only memory", hold_execute_only, VASI_HELD_PKEYS },
 	{ "AMX permission", hold_amx, VASI_HELD_AMX },
 	{ "userfaultfd", hold_userfaultfd, VASI_HELD_USERFAULTFD },
 	{ "seccomp filter", hold_seccomp, VASI_HELD_SECCOMP },
