@@ -116,7 +116,7 @@ const struct census_row census[] = {
 
 	/* descriptors */
 	RESTORED("regular files", files,
-		 "written: on shared storage; only read: same content"),
+		 "written: on shared storage; only read: same content; with O_DIRECT: by the module"),
 	RESTORED("directories", files, "not while they are read"),
 	RESTORED("/dev/null, zero, full, random, urandom", files, ""),
 	RESTORED("pipes with their content", files, "all ends in the guest"),

@@ -369,6 +369,30 @@ def unsupported(hosts):
             unharmed(hosts, guest)
 
 
+DIRECT = "import os; f = os.open(sys.argv[1] + '.data', os.O_RDWR | os.O_CREAT | " \
+         "os.O_DIRECT)"
+
+
+def direct_reads(hosts):
+    """A file that is read with O_DIRECT is refused without the module."""
+    with Script(hosts, "direct", "import sys; " + DIRECT + TOLD) as guest:
+        code, err = command(hosts, guest, "validate", "-i", "access=user")
+        check(code == 1 and "fd.file.direct: fd " in err and "out.data" in err,
+              "validate says (%d): %s" % (code, err))
+        refused(hosts, guest, "O_DIRECT", "-i", "access=user")
+        unharmed(hosts, guest)
+
+
+def unseen_reads(hosts):
+    """A file on 9p is warned of, whatever the access."""
+    with Script(hosts, "unseen", "import sys; f = open(__file__)" + TOLD) as guest:
+        for access in ("vasi", "user"):
+            code, err = command(hosts, guest, "validate", "-i", "access=" + access)
+            check(code == 0 and "warning: fd.file.unseen: fd " in err and
+                  "unseen.py" in err, "validate says (%d): %s" % (code, err))
+        unharmed(hosts, guest)
+
+
 def worker(hosts, side):
     return hosts.run(side, "pgrep", "-x", "mspd-worker").split()[0]
 
@@ -464,8 +488,8 @@ def track(hosts):
 
 
 # What has to do with the module, with its guests that end, and with the machine.
-OF_THE_MODULE = [no_module, no_room, killed, execs, movers_killed, names, track]
+OF_THE_MODULE = [no_module, no_room, unseen_reads, killed, execs, movers_killed, names, track]
 # What is the daemon's business, whatever the access.
 OF_THE_DAEMON = [name_taken, file_missing, no_peer, bad_peers, killed, execs,
-                 second_migration, children, connections, unsupported, movers_killed,
-                 daemon_killed, daemon_stopped]
+                 second_migration, children, connections, unsupported, direct_reads,
+                 movers_killed, daemon_killed, daemon_stopped]

@@ -58,6 +58,16 @@ static void warn_unseen_reads(struct fd_look *look, const struct fd_entry *e)
 		    "is on 9p, whose large reads no tracker sees: do not move the guest while it reads, or use another file system");
 }
 
+/*
+ * A device writes to the reader's pages after it has found them: what comes
+ * behind the next look at them is seen by the module alone.
+ */
+static bool read_by_device(const struct fd_look *look, const struct fd_entry *e)
+{
+	return e->flags & O_DIRECT && (e->flags & O_ACCMODE) != O_WRONLY &&
+	       look->c->guest->access == &guest_user;
+}
+
 static int capture(struct fd_look *look, struct fd_entry *e,
 		   Mspd__OpenFile *of)
 {
@@ -73,6 +83,9 @@ static int capture(struct fd_look *look, struct fd_entry *e,
 				 "files of %s belong to this host; close it first",
 				 fs);
 	warn_unseen_reads(look, e);
+	if (read_by_device(look, e))
+		return fd_refuse(look, e, "fd.file.direct",
+				 "is read with O_DIRECT, which only the module sees all of; load vasi.ko, or open it without");
 	if (!e->st.st_nlink)
 		return fd_refuse(look, e, "fd.file.deleted",
 				 "the file is deleted, so the target can't open it; close it first");
