@@ -20,6 +20,7 @@
 #include "control/client.h"
 #include "control/job.h"
 #include "control/server.h"
+#include "guest/user.h"
 #include "lib/cleanup.h"
 #include "log.h"
 #include "state/ns.h"
@@ -132,6 +133,7 @@ void server_sweep_cgroups(struct server *s)
 {
 	struct itimerspec again = { 0 };
 
+	user_cgroup_sweep();
 	if (!s->cgroups)
 		return;
 	again.it_value.tv_sec = sweep(s) ? 0 : SWEEP_S;

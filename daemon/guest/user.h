@@ -224,6 +224,8 @@ const char *user_cgroup_root(void);
  * still? -EBUSY: others are, too; -EOPNOTSUPP: that cannot be.
  */
 int user_cgroup_own(struct user_stream *s);
+/* removes those of guests that have ended after their mover had */
+void user_cgroup_sweep(void);
 /* puts it back where it was, if it is not sealed, and closes the directory */
 void user_cgroup_leave(struct user_stream *s);
 int user_freeze(struct user_stream *s);

@@ -10,7 +10,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
@@ -439,6 +441,49 @@ static bool search(struct search *what, const char *path, unsigned int depth)
 			return true;
 	}
 	return false;
+}
+
+/* of a cgroup that user_cgroup_own() has made: whose it was; 0 = it has not */
+static pid_t owner_of(const char *name)
+{
+	const size_t len = strlen(OWN_PREFIX);
+	char *end;
+	long pid;
+
+	if (strncmp(name, OWN_PREFIX, len))
+		return 0;
+	pid = strtol(name + len, &end, 10);
+	return *end || pid <= 0 ? 0 : (pid_t)pid;
+}
+
+static void sweep(const char *path, unsigned int depth)
+{
+	_cleanup_closedir_ DIR *dir = opendir(path);
+	const struct dirent *e;
+
+	while (dir && depth < DEPTH_MAX && (e = readdir(dir))) {
+		const pid_t pid = owner_of(e->d_name);
+		char below[1200];
+
+		if (e->d_type != DT_DIR || *e->d_name == '.' ||
+		    snprintf(below, sizeof(below), "%s/%s", path, e->d_name) >=
+		    (int)sizeof(below))
+			continue;
+		sweep(below, depth + 1);
+		/* not between mkdir and move; one with processes stays anyway */
+		if (pid && kill(pid, 0) && errno == ESRCH)
+			rmdir(below);
+	}
+}
+
+void user_cgroup_sweep(void)
+{
+	const char *root = user_cgroup_root();
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s", root);
+	if (*path)
+		sweep(path, 0);
 }
 
 static bool list_one(struct search *what, int dir, const char *path,

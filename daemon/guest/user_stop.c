@@ -48,6 +48,8 @@ struct user_tracer {
 	void *arg;
 	int ret;
 	bool end;
+	pid_t tid;
+	bool late;	/* it ends with threads that have not stopped */
 };
 
 /* -- one stop */
@@ -511,6 +513,8 @@ int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
 		if (tid) {
 			news = 0;
 			r = seize(s, tid);
+			if (r == -EPERM && has_ended(s, tid))
+				r = -ESRCH;
 		} else {
 			pass++;
 			news = seize_new(s, &dead, &culprit);
@@ -532,16 +536,19 @@ int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
 
 /* -- the tracer */
 
-static void let_go(struct user_stream *s)
+/* One that is not stopped yet is let go by the end of the tracer: true. */
+static bool let_go(struct user_stream *s)
 {
+	bool late = false;
 	size_t i;
 
-	/* one that is not stopped yet is let go by the end of the tracer */
 	for (i = 0; i < s->nr_threads; i++) {
+		late = late || !s->threads[i].held;
 		user_inject_end(&s->threads[i]);
 		ptrace(PTRACE_DETACH, s->threads[i].tid, 0, 0);
 	}
 	s->nr_threads = 0;
+	return late;
 }
 
 static bool is_ours(const struct user_stream *s)
@@ -598,6 +605,7 @@ static void *tracer_main(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1);
 	setpriority(PRIO_PROCESS, 0, NICE);
 	pthread_mutex_lock(&t->lock);
+	t->tid = gettid();
 	for (;;) {
 		while (!t->fn && !t->end)
 			wait_for_work(t);
@@ -610,7 +618,7 @@ static void *tracer_main(void *arg)
 		pthread_cond_broadcast(&t->cond);
 	}
 	pthread_mutex_unlock(&t->lock);
-	let_go(t->s);
+	t->late = let_go(t->s);
 	return NULL;
 }
 
@@ -663,6 +671,12 @@ void user_release(struct user_stream *s)
 	pthread_cond_broadcast(&t->cond);
 	pthread_mutex_unlock(&t->lock);
 	pthread_join(t->thread, NULL);
+	/*
+	 * The thread has ended for us before the kernel lets go what it traced:
+	 * until then nobody else can trace it, not even we.
+	 */
+	while (t->late && !tgkill(getpid(), t->tid, 0))
+		nanosleep(&(struct timespec){ 0, POLL_FIRST_NS }, NULL);
 	pthread_cond_destroy(&t->cond);
 	pthread_mutex_destroy(&t->lock);
 	free(t);

@@ -4,8 +4,10 @@
  * behind, and what a guest notices of being stopped and asked
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/user.h>
 
@@ -442,6 +444,43 @@ static void test_restart(const char *name, void (*body)(void), uint32_t kind,
 	end_guest(pid);
 }
 
+/* -- a thread that does not stop in time */
+
+static int sleeping_child(void *arg)
+{
+	(void)arg;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		pause();
+	return 0;
+}
+
+static void wait_for_child(void)
+{
+	char *stack = malloc(65536);
+
+	page->ready = 1;
+	clone(sleeping_child, stack + 65536, CLONE_VFORK | SIGCHLD, NULL);
+}
+
+static void test_late(void)
+{
+	const pid_t pid = start_guest(wait_for_child);
+	struct guest *g = attached(pid);
+	struct guest_holdup holdup;
+	int i, good = 0;
+
+	wait_ready();
+	must(wait_until(thread_state(pid, pid) == 'D'));
+	for (i = 0; i < CYCLES; i++)
+		good += a->suspend(g, 10, 0, &holdup) == -ETIMEDOUT &&
+			holdup.reason == VASI_HOLDUP_VFORK;
+	ok(good == CYCLES, "one that was late is not traced any more: %d of %d",
+	   good, CYCLES);
+	a->close(g);
+	end_guest(pid);
+}
+
 /* -- cgroups, seal */
 
 static bool cgroup_of(pid_t pid, char *buf, size_t len)
@@ -557,6 +596,40 @@ static void test_sealed(bool resumed)
 		end_guest(pid);
 }
 
+/* a mover that suspends and is killed: the guest stays in the cgroup it got */
+static void test_left_cgroup(void)
+{
+	const pid_t pid = start_guest(count);
+	char before[1024], own[1024], other[1100];
+	struct guest *g;
+	pid_t mover;
+
+	wait_ready();
+	must(cgroup_of(pid, before, sizeof(before)));
+	mover = fork_guest();
+	if (!mover) {
+		must(!a->attach(&g, pid, VASI_SERVICE_SOURCE, 1));
+		must(!a->suspend(g, DEADLINE_MS, 0, NULL));
+		page->go = 1;
+		for (;;)
+			pause();
+	}
+	must(wait_until(page->go));
+	must(cgroup_of(pid, own, sizeof(own)) && strcmp(before, own));
+	end_guest(mover);
+	must(runs());
+	user_cgroup_sweep();
+	ok(!access(own, F_OK), "what a dead mover's guest is in stays");
+	end_guest(pid);
+	must(!access(own, F_OK));
+	snprintf(other, sizeof(other), "%s/vasi-x1", before);
+	must(!mkdir(other, 0755));
+	user_cgroup_sweep();
+	ok(access(own, F_OK), "and goes when both have gone");
+	ok(!access(other, F_OK), "but not what has a name of another kind");
+	rmdir(other);
+}
+
 static void sometimes_parent(void)
 {
 	page->ready = 1;
@@ -566,7 +639,27 @@ static void sometimes_parent(void)
 		for (;;)
 			pause();
 	page->ready = 2;
-	count();
+	for (;;)
+		page->rounds[0]++;
+}
+
+/* before the guest has a cgroup of its own */
+static void test_first_child(void)
+{
+	const pid_t pid = start_guest(sometimes_parent);
+	struct guest *g = attached(pid);
+	char cmd[64];
+
+	page->go = 1;
+	must(wait_until(page->ready == 2));
+	ok(!a->suspend(g, DEADLINE_MS, 0, NULL) && !a->resume(g) && runs(),
+	   "an older child is not in the way of a suspend, either");
+	snprintf(cmd, sizeof(cmd), "pkill -KILL -P %d", pid);
+	must(!system(cmd));
+	ok(!a->suspend(g, DEADLINE_MS, 0, NULL) && !a->seal(g) &&
+	   !a->resume(g) && runs(), "and without it the guest is sealed");
+	a->close(g);
+	end_guest(pid);
 }
 
 static void test_children(void)
@@ -579,8 +672,7 @@ static void test_children(void)
 	must(!a->suspend(g, DEADLINE_MS, 0, NULL));
 	must(!a->resume(g));
 	page->go = 1;
-	must(runs());
-	must(wait_until(page->ready == 1));
+	must(wait_until(page->ready == 2));
 	ok(!a->suspend(g, DEADLINE_MS, 0, NULL),
 	   "a child is not in the way of a suspend");
 	ok(a->seal(g) == -EBUSY, "but of a seal");
@@ -610,9 +702,12 @@ int main(void)
 		     CLOCK_BOOTTIME);
 	test_restart("poll", poll_long, VASI_RESTART_POLL, CLOCK_MONOTONIC);
 	test_restart("futex", futex_long, VASI_RESTART_FUTEX, CLOCK_MONOTONIC);
+	test_late();
 	test_cgroup();
 	test_sealed(false);
 	test_sealed(true);
+	test_first_child();
 	test_children();
+	test_left_cgroup();
 	return tap_end();
 }
