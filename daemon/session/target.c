@@ -19,6 +19,7 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/digest.h"
+#include "lib/utf8.h"
 #include "session/report.h"
 #include "session/target.h"
 #include "wire/frame.h"
@@ -503,6 +504,33 @@ static int target_steps(struct target *t)
 	return ret;
 }
 
+/* processes that the kernel has ended since its start for lack of memory */
+static uint64_t oom_kills(void)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/vmstat", "re");
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "oom_kill ", 9))
+			return strtoull(line + 9, NULL, 10);
+	return 0;
+}
+
+/* the guest is the first to go until it is complete */
+static void tell_of_memory(struct target *t)
+{
+	char reason[sizeof(t->failure.text)];
+
+	if (!t->restore || t->failure.err == -ECANCELED ||
+	    t->failure.err == -ECONNRESET || oom_kills() == t->oom_kills)
+		return;
+	snprintf(reason, sizeof(reason), "%s", t->failure.text);
+	snprintf(t->failure.text, sizeof(t->failure.text),
+		 "memory ran out, and the kernel has ended a process for it (make room for the guest, or raise memory.max of its cgroup): %.300s",
+		 reason);
+	utf8_repair(t->failure.text);
+}
+
 /* Nothing of the guest stays here, and then the source may know. */
 static void target_abort(struct target *t)
 {
@@ -510,6 +538,7 @@ static void target_abort(struct target *t)
 
 	receiver_free(t->receiver);
 	t->receiver = NULL;
+	tell_of_memory(t);
 	if (t->restore)
 		restore_abort(t->restore);
 	t->restore = NULL;
@@ -559,6 +588,7 @@ int target_run(int fd, const struct target_config *cfg, struct reporter *rep)
 			  .rep = rep },
 	};
 	t->peer.failure = &t->failure;
+	t->oom_kills = oom_kills();
 	ret = target_steps(t);
 	if (ret && target_only_asked(t)) {
 		ret = 0;

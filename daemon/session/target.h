@@ -26,6 +26,7 @@ enum target_state {
  * @failure: why it went wrong
  * @findings: what was found about the guest
  * @peer: the source
+ * @oom_kills: what the kernel had ended for memory when this began
  * @state: how far it is
  * @name: guest
  * @uuid: guest
@@ -50,6 +51,7 @@ struct target {
 	struct failure failure;
 	struct findings findings;
 	struct peer peer;
+	uint64_t oom_kills;
 	enum target_state state;
 	char name[64];
 	char uuid[37];
