@@ -186,6 +186,8 @@ static int show_result(struct view *v, const json_t *e)
 	       real(e, "elapsed_ms") / 1000, encoded(e, how, sizeof(how)),
 	       human_bytes(real(e, "goodput_Bps"), rate, sizeof(rate)),
 	       integer(e, "streams"));
+	if (*text(e, "how"))
+		printf("%s\n", text(e, "how"));
 	return DONE;
 }
 

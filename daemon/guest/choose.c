@@ -5,6 +5,7 @@
 #include <string.h>
 #include "guest/choose.h"
 #include "guest/track.h"
+#include "guest/user.h"
 
 const char *const access_words[] = { "auto", "vasi", "user", NULL };
 const char *const tracker_words[] = {
@@ -57,18 +58,20 @@ static int try_user(enum tracker_wish tracker, struct vasi_query *ret_query,
 	const char *name = tracker == TRACKER_AUTO ? NULL :
 						     tracker_words[tracker];
 	int r = guest_user.probe(ret_query);
+	char lacks[250];
 
 	if (r < 0) {
-		snprintf(why, len, "without the module: %s", strerror(-r));
+		snprintf(why, len, "without the module: %s: %s",
+			 user_probe_why(r), strerror(-r));
 		return r;
 	}
-	r = track_choose(name);
+	r = track_choose(name, lacks, sizeof(lacks));
 	if (r < 0)
-		snprintf(why, len, "without the module: this kernel has not what tracker %s needs",
-			 name ?: "wpasync or softdirty");
+		snprintf(why, len, "without the module: %s", lacks);
 	else
-		snprintf(why, len, "without the module, tracked by %s",
-			 track_chosen()->name);
+		snprintf(why, len, "without the module, tracked by %s%s%s%s",
+			 track_chosen()->name, *lacks ? " (" : "", lacks,
+			 *lacks ? ")" : "");
 	return r;
 }
 
@@ -76,7 +79,7 @@ int access_choose(enum access_wish wish, enum tracker_wish tracker,
 		  const struct guest_access **ret, struct vasi_query *ret_query,
 		  char *why, size_t len)
 {
-	char vasi[200] = "", user[200] = "";
+	char vasi[200] = "", user[350] = "";
 	const bool may_vasi = wish != ACCESS_USER && tracker <= TRACKER_DBIT;
 	const bool may_user = wish != ACCESS_VASI && tracker != TRACKER_DBIT;
 	int r = -EINVAL;

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -25,17 +26,28 @@ static const struct track_ops *const mechanisms[] = {
 static pthread_mutex_t choice_lock = PTHREAD_MUTEX_INITIALIZER;
 static const struct track_ops *choice;
 
-int track_choose(const char *name)
+int track_choose(const char *name, char *why, size_t len)
 {
 	const struct track_ops *found = NULL;
 	int r = name ? -ENOENT : -EOPNOTSUPP;
+	size_t at = 0;
 
+	if (len)
+		*why = '\0';
 	for (size_t i = 0; i < ARRAY_SIZE(mechanisms) && !found; i++) {
+		const char *what = NULL;
+		int err;
+
 		if (name && strcmp(name, mechanisms[i]->name))
 			continue;
-		r = mechanisms[i]->probe() ? -EOPNOTSUPP : 0;
-		if (!r)
+		err = mechanisms[i]->probe(&what);
+		r = err ? -EOPNOTSUPP : 0;
+		if (!err)
 			found = mechanisms[i];
+		else if (at < len)
+			at += snprintf(why + at, len - at, "%sno %s: %s: %s",
+				       at ? ", " : "", mechanisms[i]->name,
+				       what, strerror(-err));
 	}
 	if (!found)
 		return r;
@@ -52,7 +64,7 @@ const struct track_ops *track_chosen(void)
 	pthread_mutex_lock(&choice_lock);
 	ops = choice;
 	pthread_mutex_unlock(&choice_lock);
-	if (!ops && !track_choose(NULL))
+	if (!ops && !track_choose(NULL, NULL, 0))
 		return track_chosen();
 	return ops;
 }

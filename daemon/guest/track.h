@@ -72,7 +72,8 @@ struct tracker;
 /**
  * struct track_ops - one mechanism
  * @name: as in the configuration
- * @probe: 0 when it works on this host, by doing it
+ * @probe: 0 when it works on this host, by doing it; -errno and in @ret_what what
+ *	does not
  * @start: begins; called again it begins anew
  * @stop: leaves nothing behind in the guest
  * @begin: begins a pass over [@start, @end) of the mappings in t->maps: what is
@@ -82,7 +83,7 @@ struct tracker;
  */
 struct track_ops {
 	const char *name;
-	int (*probe)(void);
+	int (*probe)(const char **ret_what);
 	int (*start)(struct tracker *t);
 	void (*stop)(struct tracker *t);
 	int (*begin)(struct tracker *t, uint64_t start, uint64_t end);
@@ -135,10 +136,13 @@ extern const struct track_ops track_wpasync, track_softdirty;
 /**
  * track_choose - sets the mechanism of all guests from now on
  * @name: "wpasync", "softdirty", or NULL: the first one that works
+ * @why: what stands against those that do not work, "" if nothing does; may be
+ *	NULL
+ * @len: bytes of @why
  *
  * -ENOENT: no such mechanism; -EOPNOTSUPP: this host does not have it.
  */
-int track_choose(const char *name);
+int track_choose(const char *name, char *why, size_t len);
 /* the mechanism that guests will be tracked with, NULL: none works here */
 const struct track_ops *track_chosen(void);
 

@@ -68,7 +68,7 @@ static int try_it(int proc, int pagemap, volatile char *at)
 	       !(cleared & PAGEMAP_SOFT_DIRTY) ? 0 : -EOPNOTSUPP;
 }
 
-static int softdirty_probe(void)
+static int softdirty_probe(const char **ret_what)
 {
 	_cleanup_close_ int proc = open("/proc/self",
 					O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -77,6 +77,7 @@ static int softdirty_probe(void)
 	void *at;
 	int r;
 
+	*ret_what = "soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)";
 	if (proc < 0 || pagemap < 0)
 		return -errno;
 	at = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,

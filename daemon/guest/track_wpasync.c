@@ -87,18 +87,21 @@ static int try_it(int uffd, int pagemap, volatile char *at)
 	       region.end == region.start + PAGE ? 0 : -EOPNOTSUPP;
 }
 
-static int wpasync_probe(void)
+static int wpasync_probe(const char **ret_what)
 {
 	_cleanup_close_ int uffd = -1, pagemap = -1;
 	void *at;
 	int r;
 
+	*ret_what = "userfaultfd()";
 	uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 	if (uffd < 0)
 		return -errno;
+	*ret_what = "UFFD_FEATURE_WP_ASYNC (Linux 6.7)";
 	r = handshake(uffd);
 	if (r)
 		return r;
+	*ret_what = "ioctl PAGEMAP_SCAN (Linux 6.7)";
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0)
 		return -errno;

@@ -2,7 +2,6 @@
 /*
  * Guest access without the module: the life of a stream
  */
-#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -20,8 +19,6 @@
 
 #define MAX_DEADLINE_MS	60000
 #define SEAL_MS		2000
-#define MAX_VEC		(1U << 20)
-#define MAX_BATCH	(64U << 20)
 
 #ifndef PID_FS_MAGIC
 #define PID_FS_MAGIC	0x50494446
@@ -61,31 +58,6 @@ int user_lock(struct user_stream *s)
 	if (!flock(fd, LOCK_EX | LOCK_NB))
 		return 0;
 	return errno == EWOULDBLOCK ? -EBUSY : -errno;
-}
-
-static int user_probe(struct vasi_query *ret)
-{
-	unsigned int a, b, c, d, low, high;
-
-	if (!*user_cgroup_root())
-		return -EOPNOTSUPP;
-	if (!ret)
-		return 0;
-	*ret = (struct vasi_query){
-		.size = sizeof(*ret), .out_abi = VASI_ABI_VERSION,
-		.out_page_size = (uint32_t)sysconf(_SC_PAGESIZE),
-		.out_features = VASI_FEATURE_OBJECTS | VASI_FEATURE_SUSPEND |
-				VASI_FEATURE_SEAL | VASI_FEATURE_MAPPINGS,
-		.out_max_streams = UINT32_MAX, .out_max_opens = UINT32_MAX,
-		.out_max_vec = MAX_VEC, .out_max_batch = MAX_BATCH,
-	};
-	if (__get_cpuid_count(1, 0, &a, &b, &c, &d) && c & bit_OSXSAVE) {
-		__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-		ret->out_xfeatures = (uint64_t)high << 32 | low;
-		if (__get_cpuid_count(0xd, 0, &a, &b, &c, &d))
-			ret->out_xstate_size = b;
-	}
-	return 0;
 }
 
 static struct user_stream *stream_new(void)

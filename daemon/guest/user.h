@@ -155,6 +155,13 @@ int user_alive(const struct user_stream *s);
  */
 int user_lock(struct user_stream *s);
 
+/* -- user_probe.c */
+
+/* as in struct guest_access */
+int user_probe(struct vasi_query *ret);
+/* what @err of user_probe() is due to; asked at once */
+const char *user_probe_why(int err);
+
 /* -- user_stop.c: the tracer, and threads that it stops */
 
 /*
@@ -279,7 +286,5 @@ int user_mappings(struct guest *g, struct vasi_mapping *vec, size_t len,
 void user_track_count(struct user_stream *s, uint64_t *count);
 /* stops tracking; the guest may be dead. Called once, with the last handle */
 void user_track_free(struct user_stream *s);
-/* 0 if any tracker works on this host, else -errno; asked once per process */
-int user_track_probe(void);
 
 #endif /* MSPD_GUEST_USER_H */

@@ -438,12 +438,15 @@ static uint32_t running_threads(struct user_records *o)
 static int early_records(struct user_stream *s, void *arg)
 {
 	struct user_records *o = arg;
+	struct guest_holdup holdup = {};
 	struct user_thread *t = NULL;
 	uint32_t n;
 	int r;
 
 	/* it may be in the kernel, traced, or gone before the others */
-	r = user_stop(s, s->pid, deadline_in(STOP_MS), NULL);
+	r = user_stop(s, s->pid, deadline_in(STOP_MS), &holdup);
+	if (r == -EPERM && holdup.reason != VASI_HOLDUP_STOPPED)
+		return r;
 	if (!r)
 		t = spokesman(s);
 	r = begin(o);

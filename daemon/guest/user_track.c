@@ -271,8 +271,3 @@ void user_track_free(struct user_stream *s)
 	user_mem_fini(&t->mem);
 	free(t);
 }
-
-int user_track_probe(void)
-{
-	return track_chosen() ? 0 : -EOPNOTSUPP;
-}

@@ -63,6 +63,7 @@ struct round_report {
  * @pause_ns: parts
  * @predicted_ns: pause as predicted before it
  * @why: reason of the switch-over
+ * @how: by what access, tracker and calls the guest was reached and sent
  * @streams: data connections
  * @stream_id: the migration
  * @kernel: releases, source and target
@@ -75,7 +76,7 @@ struct summary {
 	uint64_t bytes_sent, guest_bytes, copy_ns;
 	uint64_t pause_ns[PAUSE_PARTS];
 	uint64_t predicted_ns;
-	const char *why;
+	const char *why, *how;
 	unsigned int streams;
 	uint64_t stream_id;
 	const char *kernel[2];

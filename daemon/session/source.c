@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
+#include <liburing.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,10 @@ unsigned int source_reply_ms(const struct source *s)
 int source_guest_fail(struct source *s, int err, const char *what)
 {
 	switch (err) {
+	case -EPERM:
+		return failure_set(&s->failure, err,
+				   "guest %s, %s: this host does not let mspd trace it: it lacks CAP_SYS_PTRACE, or a security module or another tracer is in the way",
+				   s->m->name, what);
 	case -ESRCH:
 		return failure_set(&s->failure, err,
 				   "the guest exited or was killed");
@@ -529,6 +534,22 @@ static void source_close(struct source *s)
 	json_decref(s->summary.rounds);
 }
 
+/* data connections do without it, one buffer after the other */
+static void say_without_ring(struct source *s)
+{
+	size_t len = strlen(s->how);
+	struct io_uring ring;
+	int ret = io_uring_queue_init(1, &ring, 0);
+
+	if (!ret)
+		io_uring_queue_exit(&ring);
+	else
+		snprintf(s->how + len, sizeof(s->how) - len,
+			 "%ssent without io_uring (%s%s)", len ? "; " : "",
+			 strerror(-ret), ret == -EPERM ?
+			 ": kernel.io_uring_disabled or a seccomp filter" : "");
+}
+
 static int source_choose(struct source *s)
 {
 	int ret;
@@ -537,9 +558,12 @@ static int source_choose(struct source *s)
 		return 0;
 	ret = access_choose(s->m->access, s->m->tracker, &s->access, NULL,
 			    s->how, sizeof(s->how));
-	return ret ? failure_set(&s->failure, ret,
-				 "this host cannot move guests: %s", s->how) :
-		     0;
+	if (ret)
+		return failure_set(&s->failure, ret,
+				   "this host cannot move guests: %s", s->how);
+	say_without_ring(s);
+	s->summary.how = s->how;
+	return 0;
 }
 
 static int source_steps(struct source *s, struct utsname *uts)

@@ -69,7 +69,7 @@ struct harvest {
 struct source {
 	const struct migration *m;
 	const struct guest_access *access;
-	char how[400];
+	char how[600];
 	struct reporter *rep;
 	struct failure failure;
 	struct peer peer;

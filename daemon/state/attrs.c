@@ -244,6 +244,16 @@ int attrs_speculation(struct capture *c)
 	return r;
 }
 
+static bool own_filter(void)
+{
+	_cleanup_free_ char *status = NULL;
+	const char *p = NULL;
+
+	if (!procfile_read(AT_FDCWD, "/proc/self/status", &status, NULL))
+		p = procfile_field(status, "Seccomp");
+	return p && atoi(p);
+}
+
 int attrs_target_check(const struct restore_options *opt,
 		       const Mspd__Image *early, struct findings *f)
 {
@@ -253,6 +263,9 @@ int attrs_target_check(const struct restore_options *opt,
 	int r;
 
 	(void)opt;
+	if (own_filter())
+		finding_add(f, FINDING_ERROR, "target.seccomp", "mspd",
+			    "runs under a seccomp filter on the target, which the guest would get; start it without");
 	if (!early->process || !early->process->has_resident_bytes)
 		return 0;
 	r = procfile_read(AT_FDCWD, "/proc/meminfo", &text, NULL);

@@ -6,6 +6,7 @@ import sys
 
 sys.dont_write_bytecode = True
 from bad_input import OF_THE_DAEMON  # noqa: E402
+from denied import OF_THE_HOST  # noqa: E402
 from hosts import run  # noqa: E402
 
-run(OF_THE_DAEMON, pair="netns", attributes="access=user")
+run(OF_THE_DAEMON + OF_THE_HOST, pair="netns", attributes="access=user")

@@ -501,7 +501,8 @@ int main(void)
 		return 4;
 	}
 	note("tracker: %s", track_chosen()->name);
-	ok(track_choose("no such") == -ENOENT, "a tracker that there is not");
+	ok(track_choose("no such", NULL, 0) == -ENOENT,
+	   "a tracker that there is not");
 	doer_start(&guest, act, NULL);
 	must(!tracker_track(guest.t, true));
 	small_pages();
