@@ -8,7 +8,7 @@ import json
 import os
 import time
 
-from guests import (Selfcheck, move_at_random, pauses_of,
+from guests import (Redis, Selfcheck, move_at_random, pauses_of,
                     redis_there_and_back)
 from hosts import (GUESTS, TOP, Failed, Guest, check, last_line,
                    load_json, pauses, say, wait_for)
@@ -36,6 +36,25 @@ def one_page(hosts):
 def redis(hosts):
     """redis-server there and back, digests equal, a client goes on, BGSAVE."""
     redis_there_and_back(hosts, 30000)
+
+
+def bgsave(hosts):
+    """A redis-server that saves when it is to be stopped is waited for."""
+    with Redis(hosts, "bgsave", 2000) as guest:
+        guest.cli("CONFIG", "SET", "rdb-key-save-delay", "500")
+        started = []
+        with guest.start_move("connections=close,child_wait_ms=60000") as process:
+            while not started:
+                event = json.loads(process.stdout.readline())
+                if event["event"] == "phase" and event["phase"] == "prepare":
+                    started.append(guest.cli("BGSAVE"))
+            guest.end_move(process)
+        check("started" in started[0], "BGSAVE says: " + started[0])
+        info = guest.cli("INFO", "persistence")
+        for line in ("rdb_bgsave_in_progress:0", "rdb_last_bgsave_status:ok"):
+            check(line in info, "INFO says: " + info)
+        hosts.run(guest.side, "redis-check-rdb", guest.file("dump.rdb"))
+        check(guest.cli("DBSIZE") == "2000", "DBSIZE is " + guest.cli("DBSIZE"))
 
 
 def selfcheck(hosts):
@@ -341,6 +360,6 @@ def no_faults(hosts):
         guest.verify()
 
 
-ALL = [one_page, redis, selfcheck, python, user, second_hop_in_a_sleep,
+ALL = [one_page, redis, bgsave, selfcheck, python, user, second_hop_in_a_sleep,
        two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, rewrites,
        compression, no_faults]
