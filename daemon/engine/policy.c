@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <stdbool.h>
 #include "engine/policy.h"
 
 #define NS			1000000000ULL
@@ -6,6 +7,8 @@
 #define SPEED_MIN_BYTES		(1ULL << 20)
 /* progress: this part of the best so far is gone, in percent */
 #define PROGRESS_PERCENT	4
+/* below this part of the pause its pages are not worth a round */
+#define PAGES_PART		8
 
 static uint64_t rate(uint64_t bytes, uint64_t ns)
 {
@@ -27,14 +30,18 @@ uint64_t policy_speed(const struct policy_round *h, size_t n)
 	return largest ? rate(largest->done_bytes, largest->ns) : 0;
 }
 
+static double pages_ns(uint64_t speed, uint64_t remaining)
+{
+	if (!remaining)
+		return 0;
+	return speed ? (double)remaining / speed * NS : POLICY_UNKNOWN_NS;
+}
+
 static uint64_t predict(uint64_t speed, uint64_t remaining,
 			const struct policy_estimate *est)
 {
-	double pages = 0;
+	double pages = pages_ns(speed, remaining);
 
-	if (remaining)
-		pages = speed ? (double)remaining / speed * NS :
-				  POLICY_UNKNOWN_NS;
 	pages += est->suspend_ns + est->harvest_ns + est->state_ns +
 		 est->restore_ns + 2 * est->round_trip_ns + est->untracked_ns;
 	return pages < POLICY_UNKNOWN_NS ? (uint64_t)pages : POLICY_UNKNOWN_NS;
@@ -60,6 +67,20 @@ static unsigned int stalled(const struct policy_round *h, size_t n,
 	return count;
 }
 
+/*
+ * Within the limit, but pages are a good part of the pause, and the last round
+ * left less than half of what it found: so will the next one, in less time than
+ * the limit is long. Halving ends soon.
+ */
+static bool is_worth_more(const struct policy_decision *d,
+			  const struct policy_round *h, size_t n,
+			  uint64_t remaining)
+{
+	return remaining < h[n - 1].remaining_bytes / 2 &&
+	       pages_ns(d->speed_Bps, remaining) >
+	       (double)d->predicted_ns / PAGES_PART;
+}
+
 struct policy_decision policy_decide(const struct policy_config *cfg,
 				     const struct policy_round *h, size_t n,
 				     uint64_t remaining,
@@ -75,7 +96,11 @@ struct policy_decision policy_decide(const struct policy_config *cfg,
 	if (!n)
 		return d;
 	d.action = POLICY_SWITCH;
-	if (d.predicted_ns <= cfg->pause_limit_ns) {
+	if (d.predicted_ns <= cfg->pause_limit_ns && n < cfg->max_rounds &&
+	    is_worth_more(&d, h, n, remaining)) {
+		d.action = POLICY_ROUND;
+		d.why = "shorter";
+	} else if (d.predicted_ns <= cfg->pause_limit_ns) {
 		d.why = "converged";
 	} else if (n >= cfg->max_rounds) {
 		d.why = "round-limit";

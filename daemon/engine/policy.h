@@ -12,7 +12,8 @@ enum policy_action { POLICY_ROUND, POLICY_SWITCH };
 
 /**
  * struct policy_config - what the operator wants
- * @pause_limit_ns: switch over when the predicted pause is not above
+ * @pause_limit_ns: switch over when the predicted pause is not above, and
+ *	another round would not make it clearly shorter
  * @max_rounds: switch over after so many
  * @stall_rounds: switch over after so many rounds without progress
  */
@@ -60,7 +61,7 @@ struct policy_estimate {
  * struct policy_decision - what to do and why
  * @action: POLICY_*
  * @why: one word or two, for people and programs: "first", "progress",
- *	"converged", "no-progress", "round-limit"
+ *	"shorter", "converged", "no-progress", "round-limit"
  * @predicted_ns: pause if the switch-over began now, POLICY_UNKNOWN_NS while
  *	nothing was sent yet
  * @speed_Bps: content dealt with per second, this was computed with it

@@ -70,9 +70,9 @@ static void test_habits(void)
 	   "and a pause of its fixed parts");
 	d = run(&(struct guest_model){ 256 * MB, 64 * MB, 16 * MB, 100 * MB },
 		&cfg, &n);
-	ok(n == 2 && !strcmp(d.why, "converged") &&
-	   d.predicted_ns <= cfg.pause_limit_ns,
-	   "a slow writer: two rounds (%u)", n);
+	/* 41 MB left by the first, which would do, then 7, 1, and little */
+	ok(n == 4 && !strcmp(d.why, "converged") &&
+	   d.predicted_ns < 60 * MS, "a slow writer: four rounds (%u)", n);
 	d = run(&(struct guest_model){ 1024 * MB, 512 * MB, 60 * MB,
 				       100 * MB }, &cfg, &n);
 	ok(n > 2 && n < 12 && !strcmp(d.why, "converged"),
@@ -106,9 +106,17 @@ static void test_recorded(void)
 	ok(d.speed_Bps > 79 * MB && d.speed_Bps < 81 * MB,
 	   "with the speed of the first");
 	d = policy_decide(&cfg, h, 2, 2900000, &est);
-	ok(d.action == POLICY_SWITCH && !strcmp(d.why, "converged") &&
+	ok(d.action == POLICY_ROUND && !strcmp(d.why, "shorter") &&
 	   d.predicted_ns > 90 * MS && d.predicted_ns < 96 * MS,
-	   "3 MB: switch, within 96 ms");
+	   "3 MB, a tenth of the last: 96 ms can be less");
+	d = policy_decide(&cfg, h, 3, 1500000, &est);
+	ok(d.action == POLICY_SWITCH && !strcmp(d.why, "converged"),
+	   "more than half of that: it is the rate now, switch");
+	d = policy_decide(&cfg, h, 2, 500000, &est);
+	ok(d.action == POLICY_SWITCH, "little: what is left is not pages");
+	d = policy_decide(&(struct policy_config){ 300 * MS, 2, 3 }, h, 2,
+			  2900000, &est);
+	ok(d.action == POLICY_SWITCH, "no round more than allowed");
 	d = policy_decide(&cfg, h, 3, 10000000, &est);
 	ok(d.action == POLICY_SWITCH, "a burst that still fits the limit");
 	d = policy_decide(&cfg, h, 3, 50000000, &est);
