@@ -5,8 +5,8 @@
 #define WINDOW_BYTES	(8ULL << 20)
 #define WINDOW_NS	50000000ULL
 #define WINDOW_MIN_BYTES (2ULL << 20)
-/* less waiting than this part of the time says nothing of the link */
-#define WAIT_PART	8
+/* less waiting than this part of the time leaves nothing to be gained */
+#define WAIT_PART	2
 /* what is tried must promise, and then deliver, this part of the time */
 #define PROMISE		0.85
 #define DELIVER		0.90
@@ -14,16 +14,18 @@
 #define USELESS		0.95
 /* a trial that is so much worse is not waited for */
 #define HOPELESS	1.25
+#define HOPELESS_BYTES	(1ULL << 20)
 #define DELAY_MAX	256
 /* more than sockets hold on both sides */
 #define SETTLE_BYTES	(12ULL << 20)
 
 void adapt_init(struct adapt *a, unsigned int encodings, enum encoding base,
-		bool overlap)
+		bool overlap, double crowd)
 {
 	*a = (struct adapt){
 		.encodings = encodings,
 		.overlap = overlap,
+		.crowd = crowd,
 		.base = base,
 		.now = base,
 	};
@@ -74,7 +76,7 @@ static bool allowed(const struct adapt *a, enum encoding e)
 /* time per byte of content */
 static double predict(const struct adapt *a, enum encoding e, double build)
 {
-	double make = build + a->cost[e].ns;
+	double make = build + a->cost[e].ns * a->crowd;
 	double send = a->cost[e].ratio /
 		      (e == ENCODING_NONE ? a->link_plain : a->link);
 
@@ -131,11 +133,13 @@ static void measure(struct adapt *a, bool waiting)
 	const struct adapt_sent *w = &a->sum;
 	double link = (double)w->stored /
 		      (a->overlap || !waiting ? w->total_ns : w->wait_ns);
+	/* in the first window the sockets may have been filled */
+	const bool steady = waiting && a->waited;
 
 	/* without waiting it is a lower bound, and only of what is known */
-	if (waiting || (a->link && link > a->link))
+	if (steady || (a->link && link > a->link))
 		a->link = link;
-	if (a->now == ENCODING_NONE && waiting)
+	if (a->now == ENCODING_NONE && steady)
 		a->link_plain = link;
 	else if (link > a->link_plain)
 		a->link_plain += (link - a->link_plain) / 4;
@@ -143,7 +147,7 @@ static void measure(struct adapt *a, bool waiting)
 		return;
 	a->cost[a->now] = (struct adapt_cost){
 		.known = true,
-		.ns = (double)w->encode_ns / w->plain,
+		.ns = (double)w->encode_ns / w->plain / a->crowd,
 		.ratio = (double)w->stored / w->plain,
 	};
 }
@@ -159,6 +163,7 @@ static void window_end(struct adapt *a)
 		(double)(w->total_ns - w->wait_ns - w->encode_ns) / w->plain :
 		0;
 	measure(a, waiting);
+	a->waited = waiting;
 	if (a->now != a->base)
 		judge(a, ns);
 	else
@@ -191,12 +196,11 @@ static bool window_over(const struct adapt *a)
 {
 	const struct adapt_sent *w = &a->sum;
 
-	if (w->plain < WINDOW_MIN_BYTES)
-		return false;
-	if (w->plain >= WINDOW_BYTES || w->total_ns >= WINDOW_NS)
+	if (a->now != a->base && w->plain >= HOPELESS_BYTES &&
+	    w->total_ns > a->base_ns * HOPELESS * w->plain)
 		return true;
-	return a->now != a->base &&
-	       w->total_ns > a->base_ns * HOPELESS * w->plain;
+	return w->plain >= WINDOW_BYTES ||
+	       (w->plain >= WINDOW_MIN_BYTES && w->total_ns >= WINDOW_NS);
 }
 
 void adapt_sent(struct adapt *a, const struct adapt_sent *s)

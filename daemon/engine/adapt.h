@@ -35,7 +35,7 @@ struct adapt_sent {
 /**
  * struct adapt_cost - what is known of an encoding
  * @known: something is
- * @ns: per byte of content
+ * @ns: per byte of content, of a processor of its own
  * @ratio: bytes stored per byte of content
  */
 struct adapt_cost {
@@ -56,9 +56,11 @@ struct adapt_delay {
  * struct adapt - state of one stream
  * @encodings: to choose from, a bit each; none: @base it is
  * @overlap: a batch is built while the last one is sent
+ * @crowd: streams that share a processor, 1 or more
  * @base: encoding that has proved itself
  * @now: encoding in use; another one than @base is on trial
  * @base_ns: time per byte of content with @base
+ * @waited: in the last window, for most of the time
  * @link: bytes per ns that are taken off our hands, 0 = not known
  * @link_plain: likewise of content that is not encoded. Encoded content that is
  *	taken so much more slowly tells of a peer that decodes slowly
@@ -72,7 +74,9 @@ struct adapt_delay {
 struct adapt {
 	unsigned int encodings;
 	bool overlap;
+	double crowd;
 	enum encoding base, now;
+	bool waited;
 	double base_ns, link, link_plain;
 	struct adapt_cost cost[ENCODINGS];
 	struct adapt_delay delay[ENCODINGS];
@@ -83,7 +87,7 @@ struct adapt {
 
 /* @encodings: a bit each, 0: always @base */
 void adapt_init(struct adapt *a, unsigned int encodings, enum encoding base,
-		bool overlap);
+		bool overlap, double crowd);
 /* for the next batch; @now_or_never: no time for trials */
 enum encoding adapt_encoding(const struct adapt *a, bool now_or_never);
 /* an encoding of which a sample is to be taken, or ENCODING_NONE */

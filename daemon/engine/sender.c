@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -322,6 +323,17 @@ static void *stream_main(void *arg)
 	return NULL;
 }
 
+/* streams that share a processor */
+static double crowd(unsigned int streams)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) ||
+	    CPU_COUNT(&set) > (int)streams)
+		return 1;
+	return (double)streams / CPU_COUNT(&set);
+}
+
 static int stream_start(struct stream *st, struct sender *s,
 			unsigned int index)
 {
@@ -347,7 +359,8 @@ static int stream_start(struct stream *st, struct sender *s,
 	ret = ring_init(&st->ring, st->fd, true);
 	if (ret)
 		return ret;
-	adapt_init(&st->adapt, s->encodings, s->encoding, st->ring.use_uring);
+	adapt_init(&st->adapt, s->encodings, s->encoding, st->ring.use_uring,
+		   crowd(s->nr));
 	ret = -pthread_create(&st->thread, NULL, stream_main, st);
 	if (ret) {
 		ring_exit(&st->ring);

@@ -21,12 +21,14 @@
  * @ratio: stored per byte, by encoding
  * @noise: percent that all times vary
  * @plain_calls: nothing is sent while a batch is built
+ * @crowd: streams that share a processor, 0 = 1; samples do not show it
  */
 struct world {
 	double build, link;
 	double encode[ENCODINGS], take[ENCODINGS], ratio[ENCODINGS];
 	unsigned int noise;
 	bool plain_calls;
+	double crowd;
 };
 
 /* about what is measured on one core of a server */
@@ -79,7 +81,8 @@ static void step(struct run *r, const struct world *w, int fixed)
 
 	if (fixed < 0 && adapt_wanted(&r->a))
 		encode = sample(r, w, adapt_wanted(&r->a));
-	encode += vary(r, w, w->encode[e] * BATCH);
+	encode += vary(r, w, w->encode[e] * BATCH) *
+		  (w->crowd ? w->crowd : 1);
 	r->now += vary(r, w, w->build * BATCH) + encode;
 	built = r->now;
 	send = stored / w->link * 1e9;
@@ -105,7 +108,8 @@ static void step(struct run *r, const struct world *w, int fixed)
 static void begin(struct run *r, const struct world *w)
 {
 	*r = (struct run){ .seed = 3 };
-	adapt_init(&r->a, ENCODING_BITS, ENCODING_NONE, !w->plain_calls);
+	adapt_init(&r->a, ENCODING_BITS, ENCODING_NONE, !w->plain_calls,
+		   w->crowd ? w->crowd : 1);
 }
 
 /* ns for @batches */
@@ -139,6 +143,8 @@ static const struct {
 	  ENCODING_ZSTD },
 	{ "text over 1 Gbit/s, by plain calls", { CORE, TEXT,
 	  .link = 30 * MB, .plain_calls = true }, ENCODING_ZSTD },
+	{ "text over 10 Gbit/s, too many streams", { CORE, TEXT,
+	  .link = 300 * MB, .crowd = 6 }, ENCODING_NONE },
 	{ "sparse memory over 10 Gbit/s", { CORE, SPARSE, .link = 300 * MB },
 	  ENCODING_LZ4 },
 	{ "sparse memory over 1 Gbit/s", { CORE, SPARSE, .link = 30 * MB },
@@ -215,7 +221,7 @@ static void test_habits(void)
 	struct adapt a;
 	struct run r;
 
-	adapt_init(&a, 0, ENCODING_LZ4, true);
+	adapt_init(&a, 0, ENCODING_LZ4, true, 1);
 	for (int i = 0; i < 1000; i++)
 		adapt_sent(&a, &(struct adapt_sent){ BATCH, BATCH, 0,
 						     BATCH * 9, BATCH * 10 });
@@ -228,7 +234,7 @@ static void test_habits(void)
 	   "what is on trial is not for the pause");
 	ok(r.used[ENCODING_NONE] < 24, "it is begun soon (%u batches)",
 	   r.used[ENCODING_NONE]);
-	adapt_init(&a, ENCODING_BIT(ENCODING_LZ4), ENCODING_NONE, true);
+	adapt_init(&a, ENCODING_BIT(ENCODING_LZ4), ENCODING_NONE, true, 1);
 	for (int i = 0; i < 100; i++) {
 		must(adapt_wanted(&a) != ENCODING_ZSTD);
 		if (adapt_wanted(&a))
@@ -237,7 +243,7 @@ static void test_habits(void)
 						     BATCH * 9, BATCH * 10 });
 	}
 	ok(true, "what the peer does not know is not sampled");
-	adapt_init(&a, ENCODING_BITS, ENCODING_NONE, true);
+	adapt_init(&a, ENCODING_BITS, ENCODING_NONE, true, 1);
 	for (int i = 0; i < 1000; i++) {
 		adapt_sent(&a, &(struct adapt_sent){ 0, 0, 0, 0, 0 });
 		adapt_sent(&a, &(struct adapt_sent){ BATCH, BATCH, 0, 0, 0 });
