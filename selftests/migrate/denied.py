@@ -195,12 +195,15 @@ while True:
 
 # The guest that is being built on vm-b gets no more memory than so many bytes.
 LIMIT = """
-if mkdir -p /tmp/memory && mount -t cgroup -o memory memory /tmp/memory 2> /dev/null; then
-	mkdir /tmp/memory/small && echo $1 > /tmp/memory/small/memory.limit_in_bytes &&
-		pgrep -P "$(pgrep -x mspd-reaper)" > /tmp/memory/small/cgroup.procs
+set -e
+mkdir -p /tmp/memory
+if mount -t cgroup -o memory memory /tmp/memory 2> /dev/null; then
+	mkdir /tmp/memory/small
+	echo $1 > /tmp/memory/small/memory.limit_in_bytes
+	pgrep -P "$(pgrep -x mspd-reaper)" > /tmp/memory/small/cgroup.procs
 else
-	echo +memory > /sys/fs/cgroup/cgroup.subtree_control &&
-		echo $1 > /sys/fs/cgroup/mspd.guests/memory.max
+	echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+	echo $1 > /sys/fs/cgroup/mspd.guests/memory.max
 fi
 """
 UNLIMIT = """

@@ -6,7 +6,6 @@ import sys
 
 sys.dont_write_bytecode = True
 from bad_input import OF_THE_MODULE  # noqa: E402
-from denied import grows  # noqa: E402
 from hosts import run  # noqa: E402
 
-run(OF_THE_MODULE + [grows])
+run(OF_THE_MODULE)

@@ -10,13 +10,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 #include "lib/cleanup.h"
 #include "state/files.h"
+#include "state/procfile.h"
 
 static bool match(const struct fd_entry *e)
 {
@@ -39,19 +38,36 @@ static bool written_device(const struct fd_look *look, dev_t dev)
 	return false;
 }
 
+/* statfs() shows the type of the server's file system */
+static bool is_on_9p(const struct fd_look *look, const struct fd_entry *e)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *line, *type;
+	uint64_t id;
+
+	if (!fd_info_u64(e, "mnt_id", 10, &id) ||
+	    procfile_read(look->c->proc, "mountinfo", &text, NULL))
+		return false;
+	for (line = text; *line; line += *line == '\n') {
+		if (strtoull(line, NULL, 10) == id) {
+			type = strstr(line, " - ");
+			return type && !strncmp(type, " - 9p ", 6);
+		}
+		line = strchrnul(line, '\n');
+	}
+	return false;
+}
+
 /*
  * 9p over virtio reads more than 1024 bytes by DMA into the guest's pages and
  * marks them nowhere, so neither a dirty bit nor the folio tells of it.
  */
 static void warn_unseen_reads(struct fd_look *look, const struct fd_entry *e)
 {
-	char object[PATH_MAX + 64], path[64];
-	struct statfs fs;
+	char object[PATH_MAX + 64];
 
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", look->c->pid, e->fd);
 	if (!look->checking || (e->flags & O_ACCMODE) == O_WRONLY ||
-	    (e->flags & O_PATH) || statfs(path, &fs) ||
-	    (unsigned long)fs.f_type != V9FS_MAGIC)
+	    (e->flags & O_PATH) || !is_on_9p(look, e))
 		return;
 	finding_add(look->c->findings, FINDING_WARNING, "fd.file.unseen",
 		    fd_object(e, object, sizeof(object)),
