@@ -25,6 +25,9 @@
 #include "lib/cleanup.h"
 
 #define SELF_PAGES	4
+/* regions of the first look at what is written */
+#define TRACK_ROUGH	512
+#define TRACK_NEAR	(128 * PAGE)
 #define PAGE		4096ULL
 #define FEATURES	(SCAN_FEATURE_WP_ASYNC | SCAN_FEATURE_WP_UNPOPULATED)
 
@@ -153,17 +156,66 @@ static void wpasync_stop(struct tracker *t)
 	t->uffd = -1;
 }
 
-static int scan(struct tracker *t, struct scan_arg *arg)
+static int scan_into(struct tracker *t, struct scan_arg *arg,
+		     struct scan_region *region, size_t room)
 {
 	int n;
 
 	arg->size = sizeof(*arg);
-	arg->vec = (uintptr_t)t->region;
-	arg->vec_len = t->room;
+	arg->vec = (uintptr_t)region;
+	arg->vec_len = room;
 	n = scan_pages(t->pagemap, arg);
 	if (n >= 0 && arg->walk_end <= arg->start)
 		return -EPROTO;
 	return n;
+}
+
+static int scan(struct tracker *t, struct scan_arg *arg)
+{
+	return scan_into(t, arg, t->region, t->room);
+}
+
+/*
+ * What is written is asked for first, and of what kind it is only there: that
+ * takes a look at each page itself, and ten times as long (10 ms for 1 GiB).
+ * What is written between the two looks is in the next harvest.
+ *
+ * Scans of a few pages cost more than pages that lie between them.
+ */
+static int scan_written(struct tracker *t, struct scan_arg *arg)
+{
+	const uint64_t max_pages = arg->max_pages;
+	struct scan_region rough[TRACK_ROUGH];
+	struct scan_arg look = {
+		.start = arg->start, .end = arg->end, .mask = arg->mask,
+		.anyof = arg->anyof, .ret = SCAN_WRITTEN,
+	};
+	uint64_t pages = 0;
+	size_t found = 0;
+	int i, k, n;
+
+	n = scan_into(t, &look, rough, TRACK_ROUGH);
+	if (n < 0)
+		return n;
+	arg->walk_end = look.walk_end;
+	for (i = 0; i < n && found < t->room; ) {
+		arg->start = rough[i].start;
+		do
+			arg->end = rough[i++].end;
+		while (i < n && rough[i].start - arg->end <= TRACK_NEAR);
+		arg->max_pages = max_pages ? max_pages - pages : 0;
+		k = scan_into(t, arg, t->region + found, t->room - found);
+		if (k < 0)
+			return k;
+		for (; k; k--, found++)
+			pages += (t->region[found].end -
+				  t->region[found].start) / PAGE;
+		/* no room for more, or as many as were wanted */
+		if (arg->walk_end < arg->end || (max_pages && pages >= max_pages))
+			return (int)found;
+		arg->walk_end = i < n ? arg->end : look.walk_end;
+	}
+	return (int)found;
 }
 
 static int wpasync_scan(struct tracker *t, enum track_scan what,
@@ -195,7 +247,7 @@ static int wpasync_scan(struct tracker *t, enum track_scan what,
 	case TRACK_ALL:
 		break;
 	}
-	n = scan(t, &arg);
+	n = what == TRACK_WRITTEN ? scan_written(t, &arg) : scan(t, &arg);
 	if (n >= 0)
 		*ret_end = arg.walk_end;
 	return n;
