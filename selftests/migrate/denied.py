@@ -198,9 +198,9 @@ LIMIT = """
 set -e
 mkdir -p /tmp/memory
 if mount -t cgroup -o memory memory /tmp/memory 2> /dev/null; then
-	mkdir /tmp/memory/small
-	echo $1 > /tmp/memory/small/memory.limit_in_bytes
-	pgrep -P "$(pgrep -n -x mspd-reaper)" > /tmp/memory/small/cgroup.procs
+	mkdir -p /tmp/memory/vasi-test
+	echo $1 > /tmp/memory/vasi-test/memory.limit_in_bytes
+	pgrep -P "$(pgrep -n -x mspd-reaper)" > /tmp/memory/vasi-test/cgroup.procs
 elif ! grep -qw memory /sys/fs/cgroup/cgroup.controllers; then
 	echo none
 else
@@ -210,8 +210,8 @@ fi
 """
 UNLIMIT = """
 if mountpoint -q /tmp/memory; then
-	rmdir /tmp/memory/small && umount /tmp/memory
-else
+	rmdir /tmp/memory/vasi-test && umount /tmp/memory
+elif [ -e /sys/fs/cgroup/mspd.guests/memory.max ]; then
 	echo max > /sys/fs/cgroup/mspd.guests/memory.max
 fi
 """
@@ -224,13 +224,15 @@ def grows(hosts):
     def grow():
         limited.append(hosts.run("b", "sh", "-c", LIMIT, "limit", str(96 << 20)))
         guest.signal("KILL" if limited[0] else "USR2")
-    with Script(hosts, "grows", GROWS) as guest:
-        result = during(hosts, guest, "copy", grow)
-        if limited[0]:
-            raise Skipped("no memory cgroup")
-        check("memory ran out" in result["error"], result["error"])
-        unharmed(hosts, guest)
-    hosts.run("b", "sh", "-c", UNLIMIT)
+    try:
+        with Script(hosts, "grows", GROWS) as guest:
+            result = during(hosts, guest, "copy", grow)
+            if limited[0]:
+                raise Skipped("no memory cgroup")
+            check("memory ran out" in result["error"], result["error"])
+            unharmed(hosts, guest)
+    finally:
+        hosts.run("b", "sh", "-c", UNLIMIT)
 
 
 # What needs neither the module nor a kernel of its own.
