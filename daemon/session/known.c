@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
 #include "lib/cleanup.h"
 #include "session/known.h"
 #include "state/maps.h"
@@ -21,12 +22,26 @@ static void follow_object(struct pagemap *known, const Mspd__Object *o,
 		pagemap_clear(known, o->space, left, object_end(o));
 }
 
+static int tell_lost(struct pagemap *known, uint64_t start, uint64_t end,
+		     known_lost *lost, void *arg)
+{
+	uint64_t from, to;
+	int ret = 0;
+
+	while (!ret && start < end &&
+	       pagemap_run(known, 0, start, end, true, &from, &to)) {
+		ret = lost(arg, from, to);
+		start = to;
+	}
+	return ret;
+}
+
 /*
  * What the target maps anew has no content yet, even where there was some at
  * the same address: it is taken from the very list of changes it will make.
  */
 int known_follow(struct pagemap *known, const Mspd__Maps *from,
-		 const Mspd__Maps *to)
+		 const Mspd__Maps *to, known_lost *lost, void *arg)
 {
 	_cleanup_free_ struct map_change *v = NULL;
 	size_t n;
@@ -37,10 +52,28 @@ int known_follow(struct pagemap *known, const Mspd__Maps *from,
 	ret = maps_diff(from, to, &v, &n);
 	if (ret)
 		return ret;
-	for (size_t i = 0; i < n; i++)
-		if (v[i].op == MAP_OP_UNMAP)
-			pagemap_clear(known, 0, v[i].start, v[i].end);
+	for (size_t i = 0; i < n && !ret; i++) {
+		if (v[i].op != MAP_OP_UNMAP)
+			continue;
+		if (lost)
+			ret = tell_lost(known, v[i].start, v[i].end, lost, arg);
+		pagemap_clear(known, 0, v[i].start, v[i].end);
+	}
+	if (ret)
+		return ret;
 	for (size_t i = 0; i < from->n_objects; i++)
 		follow_object(known, from->objects[i], to);
 	return 0;
+}
+
+int known_keeps(const Mspd__Maps *from, const Mspd__Maps *to)
+{
+	_cleanup_free_ struct map_change *v = NULL;
+	size_t n = 0;
+	int ret = from ? maps_diff(from, to, &v, &n) : -EPROTO;
+
+	for (size_t i = 0; i < n && !ret; i++)
+		if (v[i].op == MAP_OP_UNMAP || v[i].op == MAP_OP_MAP)
+			ret = -EPROTO;
+	return ret;
 }

@@ -206,6 +206,35 @@ static int send_maps(struct source *s, Mspd__Maps *maps, uint32_t round)
 }
 
 /*
+ * The target maps something anew that the guest may not have: flags that the
+ * guest access tells late look as a new mapping does. Where there was content
+ * there is some now, which the tracker has told before, or what is there reads
+ * as zero.
+ */
+static int send_again(void *arg, uint64_t start, uint64_t end)
+{
+	struct source *s = arg;
+	int ret = 0;
+
+	while (!ret && start < end) {
+		struct vasi_range part, r = {
+			.start = start, .kind = VASI_KIND_DATA,
+			.pages = (end - start) >> GUEST_PAGE_SHIFT,
+			.shift = GUEST_PAGE_SHIFT,
+		};
+
+		if (!extents_clip(&s->extents, &r, &part))
+			break;
+		start = part.start + (part.pages << GUEST_PAGE_SHIFT);
+		/* all of such a mapping is in every round */
+		if (!extents_find(&s->extents, 0, part.start)->whole)
+			ret = harvest_add(&s->harvest,
+					  (struct send_item){ .range = part });
+	}
+	return ret;
+}
+
+/*
  * The harvest comes first: a mapping that is made between the two is then
  * known but not harvested, and comes with the next round. The other way round
  * its pages would be harvested and have no place on the target.
@@ -244,7 +273,7 @@ static int harvest_maps(struct source *s)
 	}
 	extents_free(&s->extents);
 	s->extents = x;
-	ret = known_follow(s->known, s->maps, maps);
+	ret = known_follow(s->known, s->maps, maps, send_again, s);
 	maps_free(s->maps);
 	s->maps = maps;
 	free(s->maps_sent);

@@ -20,6 +20,7 @@
 #include "lib/clock.h"
 #include "lib/digest.h"
 #include "lib/utf8.h"
+#include "session/known.h"
 #include "session/report.h"
 #include "session/target.h"
 #include "wire/frame.h"
@@ -330,6 +331,9 @@ static int on_final(struct target *t, const Mspd__Final *m)
 	t->bytes_seen = receiver_bytes(t->receiver);
 	receiver_free(t->receiver);
 	t->receiver = NULL;
+	if (m->image->maps && known_keeps(t->maps, m->image->maps))
+		return failure_set(&t->failure, -EPROTO,
+				   "the mappings changed behind the last round");
 	ret = restore_finish(t->restore, m->image);
 	if (ret < 0)
 		return target_fail(t, ret, "cannot restore the guest");

@@ -108,7 +108,7 @@ int target_round_maps(struct target *t, Mspd__RoundMaps *m)
 	if (!ret && !t->applied)
 		restore_fill_begin(t->restore);
 	if (!ret)
-		ret = known_follow(t->known, t->maps, m->maps);
+		ret = known_follow(t->known, t->maps, m->maps, NULL, NULL);
 	receiver_maps_end(t->receiver, ret < 0 ? NULL : &x);
 	extents_free(&x);
 	if (ret < 0)

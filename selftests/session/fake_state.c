@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "session/world.h"
+#include "state/maps.h"
 #include "state/state.h"
 #include "tap.h"
 
@@ -139,6 +140,10 @@ int capture_maps(struct capture *c, Mspd__Maps **ret)
 	if (world->page[WORLD_LOOSE].mapped)
 		vma_add(m, WORLD_LOOSE, WORLD_LOOSE_END);
 	vma_add(m, WORLD_LOOSE_END, WORLD_PAGES);
+	if (world->plan.flags && world->harvests % 2) {
+		m->vmas[m->n_vmas - 1]->has_advice = 1;
+		m->vmas[m->n_vmas - 1]->advice = ADVICE_NORESERVE;
+	}
 	m->objects[0] = malloc(sizeof(**m->objects));
 	must(m->objects[0]);
 	mspd__object__init(m->objects[0]);
@@ -211,6 +216,13 @@ int restore_maps(struct restore *r, const Mspd__Maps *maps)
 
 		for (uint64_t a = v->start; a < v->end; a += WORLD_PAGE)
 			mapped[(a - WORLD_BASE) / WORLD_PAGE] = true;
+		/* no call changes this flag: all of it is mapped anew */
+		if (v->end == WORLD_BASE + WORLD_BYTES &&
+		    v->advice != world->target_advice) {
+			memset(world->target + v->start - WORLD_BASE, 0,
+			       v->end - v->start);
+			world->target_advice = (uint32_t)v->advice;
+		}
 	}
 	for (unsigned int n = 0; n < WORLD_PAGES; n++) {
 		if (!mapped[n])

@@ -34,22 +34,22 @@ static void test_vmas(void)
 	from.n_vmas = 2;
 	from.vmas = va;
 	fill(0, BASE, 16);
-	must(!known_follow(known, NULL, &from));
+	must(!known_follow(known, NULL, &from, NULL, NULL));
 	ok(pagemap_pages(known) == 16, "the first list takes nothing away");
 	c = a;
 	d = b;
 	to.n_vmas = 2;
 	to.vmas = vc;
 	c.prot = PROT_READ;
-	must(!known_follow(known, &from, &to));
+	must(!known_follow(known, &from, &to, NULL, NULL));
 	ok(pagemap_pages(known) == 16, "nor does a protection");
 	c.end -= PAGE;
-	must(!known_follow(known, &from, &to));
+	must(!known_follow(known, &from, &to, NULL, NULL));
 	ok(pagemap_pages(known) == 15 &&
 	   !pagemap_get(known, 0, BASE + 7 * PAGE), "an unmapped page goes");
 	c = a;
 	d.whole = 0;
-	must(!known_follow(known, &from, &to));
+	must(!known_follow(known, &from, &to, NULL, NULL));
 	ok(pagemap_pages(known) == 7 && pagemap_get(known, 0, BASE) &&
 	   !pagemap_get(known, 0, BASE + 8 * PAGE),
 	   "what is of another kind now is mapped anew, without content");
@@ -70,14 +70,14 @@ static void test_objects(void)
 	to.objects = ob;
 	fill(1, 0, 4);
 	fill(2, 0, 1);
-	must(!known_follow(known, &from, &to));
+	must(!known_follow(known, &from, &to, NULL, NULL));
 	ok(pagemap_pages(known) == 5, "an object that stays");
 	b.bytes = 2 * PAGE + 1;
-	must(!known_follow(known, &from, &to));
+	must(!known_follow(known, &from, &to, NULL, NULL));
 	ok(pagemap_pages(known) == 4 && pagemap_get(known, 1, 2 * PAGE),
 	   "one that shrinks loses its end");
 	to.n_objects = 0;
-	must(!known_follow(known, &from, &to));
+	must(!known_follow(known, &from, &to, NULL, NULL));
 	ok(pagemap_pages(known) == 1 && pagemap_get(known, 2, 0),
 	   "one that is mapped no more loses all");
 }

@@ -48,6 +48,7 @@ struct world_plan {
 	bool busy;			/* the guest writes all the time */
 	bool churn;			/* and maps and unmaps */
 	bool rewrite;			/* it writes what is there already */
+	bool flags;			/* mappings look new that are not */
 	int die_in_round;		/* the guest is killed */
 	int exec_in_round;
 	int holdups;			/* suspends that time out */
@@ -75,6 +76,7 @@ struct world {
 	_Atomic int frames_outside;
 	int64_t timens_monotonic;
 	bool target_mapped[WORLD_PAGES];
+	uint32_t target_advice;
 	/* results */
 	char source_error[512], target_error[512];
 	bool source_ok, target_ok, in_doubt;
