@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,12 +24,15 @@
 #include "state/procfile.h"
 
 #define MARK		"trusted.vasi"
-#define MARK_VERSION	1
+#define MARK_VERSION	2
 #define OWN_PREFIX	"vasi-"
 #define DEPTH_MAX	16
 #define MOVE_TRIES	20
 
-/* the attribute's value; of this host alone, and of this boot */
+/*
+ * The attribute's value; of this host alone, and of this boot. Version 1 ends
+ * before @born: when the process started, as its number may be another's later.
+ */
 struct mark {
 	uint32_t version, service;
 	uint64_t stream_id;
@@ -37,6 +41,7 @@ struct mark {
 	uint32_t threads;
 	int64_t suspended_at;
 	char home[1024];
+	uint64_t born;
 };
 
 const char *user_cgroup_root(void)
@@ -119,6 +124,24 @@ static pid_t reaper_of(pid_t pid)
 	f = procfile_field(parent, "NSpid");
 	end = f ? strchrnul(f, '\n') : NULL;
 	return f && end - f > 2 && end[-1] == '1' && end[-2] == '\t' ? ppid : 0;
+}
+
+/* when it was started, in ticks since the boot; 0 = it cannot be told */
+static uint64_t born_at(pid_t pid)
+{
+	_cleanup_free_ char *stat = NULL;
+	const char *at;
+	char path[32];
+	int field;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (procfile_read(AT_FDCWD, path, &stat, NULL))
+		return 0;
+	/* field 2 is in brackets and may have anything in it; this is field 22 */
+	at = strrchr(stat, ')');
+	for (field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at, NULL, 10) : 0;
 }
 
 /*
@@ -357,7 +380,7 @@ int user_mark_sealed(struct user_stream *s)
 		.version = MARK_VERSION, .service = s->service,
 		.stream_id = s->id, .state = s->state, .reason = s->reason,
 		.pid = s->pid, .threads = s->stood,
-		.suspended_at = s->suspended_at,
+		.suspended_at = s->suspended_at, .born = born_at(s->pid),
 	};
 
 	if (snprintf(m.home, sizeof(m.home), "%s", s->home ? s->home : "") >=
@@ -386,14 +409,53 @@ static bool is_held(pid_t pid)
 	return held;
 }
 
-/* a mark that means something */
+/* cgroup.events says less: one that is slow to freeze is enough against it */
+static bool told_to_freeze(int dir)
+{
+	_cleanup_free_ char *text = NULL;
+
+	return !procfile_read(dir, "cgroup.freeze", &text, NULL) &&
+	       *text == '1';
+}
+
+/* Is the process in this cgroup, whoever else is? In doubt it is. */
+static bool is_in(int dir, pid_t pid)
+{
+	_cleanup_free_ char *procs = NULL;
+	const char *at;
+	char *end;
+
+	if (procfile_read(dir, "cgroup.procs", &procs, NULL))
+		return true;
+	for (at = procs; *at; at = end + (*end == '\n')) {
+		const pid_t p = (pid_t)strtol(at, &end, 10);
+
+		if (p == pid)
+			return true;
+		if (end == at)
+			break;
+	}
+	return false;
+}
+
+/*
+ * A mark that means something. Others may have come into the cgroup since, and
+ * stand still as well: the guest is sealed all the same.
+ */
 static bool mark_read(int dir, struct mark *ret)
 {
-	if (fgetxattr(dir, MARK, ret, sizeof(*ret)) != sizeof(*ret) ||
-	    ret->version != MARK_VERSION)
+	const ssize_t n = fgetxattr(dir, MARK, ret, sizeof(*ret));
+	uint64_t born;
+
+	if (n == (ssize_t)offsetof(struct mark, born) && ret->version == 1)
+		ret->born = 0;
+	else if (n != sizeof(*ret) || ret->version != MARK_VERSION)
 		return false;
 	ret->home[sizeof(ret->home) - 1] = '\0';
-	return events_frozen(dir) && has_alone(dir, ret->pid);
+	if (!told_to_freeze(dir) || !is_in(dir, ret->pid))
+		return false;
+	born = born_at(ret->pid);
+	return !born || !ret->born || born == ret->born;
 }
 
 bool user_is_sealed(const struct user_stream *s)

@@ -1,73 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Streams on guests without the module: who may have one, what it leaves
- * behind, and what a guest notices of being stopped and asked
+ * Streams on guests without the module: who may have one, and what a guest
+ * notices of being stopped and asked
  */
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <sys/epoll.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/user.h>
 
-#include "guest/user.h"
-#include "vasi_test.h"
+#include "useraccess/counting.h"
 
-#define DEADLINE_MS	5000
 #define CYCLES		100
 #define LATE_CYCLES	1500
-
-static const struct guest_access *const a = &guest_user;
-
-/* what guests tell */
-static struct page {
-	atomic_long rounds[4];
-	atomic_int wrong, ready, go, alarms;
-	char text[128];
-} *page;
-
-static struct guest *attached(pid_t pid)
-{
-	struct guest *g = NULL;
-	int r = a->attach(&g, pid, VASI_SERVICE_SOURCE, new_stream_id());
-
-	errno = -r;
-	must(!r);
-	return g;
-}
-
-static pid_t start_guest(void (*body)(void))
-{
-	pid_t pid;
-
-	memset(page, 0, sizeof(*page));
-	pid = fork_guest();
-	if (pid)
-		return pid;
-	body();
-	for (;;)
-		pause();
-}
-
-static void count(void)
-{
-	page->ready = 1;
-	for (;;)
-		page->rounds[0]++;
-}
-
-static void wait_ready(void)
-{
-	must(wait_until(page->ready));
-}
-
-static bool runs(void)
-{
-	const long n = page->rounds[0];
-
-	return wait_until(page->rounds[0] != n);
-}
 
 /* -- who may */
 
@@ -499,208 +444,6 @@ static void test_late(void)
 	end_guest(pid);
 }
 
-/* -- cgroups, seal */
-
-static bool cgroup_of(pid_t pid, char *buf, size_t len)
-{
-	char path[64], line[512];
-	bool found = false;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
-	f = fopen(path, "r");
-	while (f && !found && fgets(line, sizeof(line), f))
-		found = !strncmp(line, "0::", 3);
-	if (f)
-		fclose(f);
-	snprintf(buf, len, "%s%.*s", user_cgroup_root(),
-		 (int)strcspn(line + 3, "\n"), line + 3);
-	return found;
-}
-
-static void test_cgroup(void)
-{
-	const pid_t pid = start_guest(count);
-	char before[1024], own[1024], after[1024];
-	struct guest *g = attached(pid);
-
-	wait_ready();
-	must(cgroup_of(pid, before, sizeof(before)));
-	must(!a->suspend(g, DEADLINE_MS, 0, NULL));
-	must(cgroup_of(pid, own, sizeof(own)));
-	ok(strcmp(before, own) && !access(own, F_OK),
-	   "a guest gets a cgroup of its own");
-	a->close(g);
-	must(cgroup_of(pid, after, sizeof(after)));
-	ok(!strcmp(before, after) && access(own, F_OK) && runs(),
-	   "and goes back to where it was");
-	end_guest(pid);
-}
-
-/* a mover that seals and waits to be killed; it may know that the target runs */
-static pid_t sealing_mover(pid_t guest, uint64_t id, bool resumed)
-{
-	pid_t pid = fork_guest();
-	struct guest *g;
-
-	if (pid)
-		return pid;
-	must(!a->attach(&g, guest, VASI_SERVICE_SOURCE, id));
-	must(!a->suspend(g, DEADLINE_MS, 0, NULL));
-	must(!a->seal(g));
-	if (resumed)
-		must(!a->signal(g, VASI_SIGNAL_RESUMED,
-				VASI_ENTITY_SOURCE_MOVER << 24));
-	page->go = 1;
-	for (;;)
-		pause();
-}
-
-/* entry of the stream in the list, NULL if it is not there */
-static struct vasi_stream_info *listed(uint64_t id)
-{
-	static struct vasi_stream_info v[16];
-	size_t n = 0, i;
-
-	must(!a->sealed(v, 16, &n));
-	for (i = 0; i < n; i++)
-		if (v[i].stream_id == id)
-			return &v[i];
-	return NULL;
-}
-
-static void test_sealed(bool resumed)
-{
-	const pid_t pid = start_guest(count);
-	const uint64_t id = new_stream_id();
-	struct vasi_stream_info *info;
-	char own[1024];
-	struct guest *g;
-	pid_t mover;
-	long n;
-
-	wait_ready();
-	mover = sealing_mover(pid, id, resumed);
-	must(wait_until(page->go));
-	info = listed(id);
-	ok(info && info->opens && info->pid == pid && a->takeover(&g,
-	   VASI_SERVICE_SOURCE, id) == -EBUSY,
-	   "a sealed guest whose mover lives is listed as held");
-	must(cgroup_of(pid, own, sizeof(own)));
-	end_guest(mover);
-	n = page->rounds[0];
-	sleep_ms(30);
-	info = listed(id);
-	ok(info && !info->opens && page->rounds[0] == n &&
-	   info->state == (resumed ? VASI_STATE_RESUMED : VASI_STATE_SUSPENDED),
-	   "it outlives the mover, with its state");
-	ok(a->attach(&g, pid, VASI_SERVICE_SOURCE, id + 1) == -EBUSY,
-	   "nobody else may have it");
-	ok(a->takeover(&g, VASI_SERVICE_TARGET, id) == -ENOENT &&
-	   a->takeover(&g, VASI_SERVICE_SOURCE, id + 1) == -ENOENT,
-	   "it is taken over by its ID and service");
-	must(!a->takeover(&g, VASI_SERVICE_SOURCE, id));
-	if (resumed) {
-		ok(a->resume(g) == -EBUSY && page->rounds[0] == n,
-		   "a copy of what runs elsewhere is not resumed");
-		ok(!a->destroy(g, DEADLINE_MS) && waitpid(pid, NULL, 0) == pid,
-		   "but destroyed");
-	} else {
-		ok(!a->resume(g) && runs(), "and resumed");
-	}
-	a->close(g);
-	ok(!listed(id) && access(own, F_OK), "nothing of it is left");
-	if (!resumed)
-		end_guest(pid);
-}
-
-/* a mover that suspends and is killed: the guest stays in the cgroup it got */
-static void test_left_cgroup(void)
-{
-	const pid_t pid = start_guest(count);
-	char before[1024], own[1024], other[1100];
-	struct guest *g;
-	pid_t mover;
-
-	wait_ready();
-	must(cgroup_of(pid, before, sizeof(before)));
-	mover = fork_guest();
-	if (!mover) {
-		must(!a->attach(&g, pid, VASI_SERVICE_SOURCE, 1));
-		must(!a->suspend(g, DEADLINE_MS, 0, NULL));
-		page->go = 1;
-		for (;;)
-			pause();
-	}
-	must(wait_until(page->go));
-	must(cgroup_of(pid, own, sizeof(own)) && strcmp(before, own));
-	end_guest(mover);
-	must(runs());
-	user_cgroup_sweep();
-	ok(!access(own, F_OK), "what a dead mover's guest is in stays");
-	end_guest(pid);
-	must(!access(own, F_OK));
-	snprintf(other, sizeof(other), "%s/vasi-x1", before);
-	must(!mkdir(other, 0755));
-	user_cgroup_sweep();
-	ok(access(own, F_OK), "and goes when both have gone");
-	ok(!access(other, F_OK), "but not what has a name of another kind");
-	rmdir(other);
-}
-
-static void sometimes_parent(void)
-{
-	page->ready = 1;
-	while (!page->go)
-		page->rounds[0]++;
-	if (!fork())
-		for (;;)
-			pause();
-	page->ready = 2;
-	for (;;)
-		page->rounds[0]++;
-}
-
-/* before the guest has a cgroup of its own */
-static void test_first_child(void)
-{
-	const pid_t pid = start_guest(sometimes_parent);
-	struct guest *g = attached(pid);
-	char cmd[64];
-
-	page->go = 1;
-	must(wait_until(page->ready == 2));
-	ok(!a->suspend(g, DEADLINE_MS, 0, NULL) && !a->resume(g) && runs(),
-	   "an older child is not in the way of a suspend, either");
-	snprintf(cmd, sizeof(cmd), "pkill -KILL -P %d", pid);
-	must(!system(cmd));
-	ok(!a->suspend(g, DEADLINE_MS, 0, NULL) && !a->seal(g) &&
-	   !a->resume(g) && runs(), "and without it the guest is sealed");
-	a->close(g);
-	end_guest(pid);
-}
-
-static void test_children(void)
-{
-	const pid_t pid = start_guest(sometimes_parent);
-	struct guest *g = attached(pid);
-	char cmd[64];
-
-	wait_ready();
-	must(!a->suspend(g, DEADLINE_MS, 0, NULL));
-	must(!a->resume(g));
-	page->go = 1;
-	must(wait_until(page->ready == 2));
-	ok(!a->suspend(g, DEADLINE_MS, 0, NULL),
-	   "a child is not in the way of a suspend");
-	ok(a->seal(g) == -EBUSY, "but of a seal");
-	ok(!a->resume(g) && runs(), "and then all goes on");
-	snprintf(cmd, sizeof(cmd), "pkill -KILL -P %d", pid);
-	must(!system(cmd));
-	a->close(g);
-	end_guest(pid);
-}
-
 int main(void)
 {
 	if (geteuid() || a->probe(NULL)) {
@@ -721,11 +464,5 @@ int main(void)
 	test_restart("poll", poll_long, VASI_RESTART_POLL, CLOCK_MONOTONIC);
 	test_restart("futex", futex_long, VASI_RESTART_FUTEX, CLOCK_MONOTONIC);
 	test_late();
-	test_cgroup();
-	test_sealed(false);
-	test_sealed(true);
-	test_first_child();
-	test_children();
-	test_left_cgroup();
 	return tap_end();
 }
