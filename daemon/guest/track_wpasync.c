@@ -254,8 +254,9 @@ static int wpasync_scan(struct tracker *t, enum track_scan what,
 }
 
 /*
- * Registers one by one what could not be at once. What has just gone is none
- * of our business; what cannot be registered is reported each time.
+ * Registers one by one what could not be at once. What cannot be registered is
+ * reported each time, be it for want of memory, or of mappings: a part of one
+ * that is registered becomes a mapping of its own.
  */
 static int protect_lines(struct tracker *t, uint64_t start, uint64_t end)
 {
@@ -267,10 +268,7 @@ static int protect_lines(struct tracker *t, uint64_t start, uint64_t end)
 		uint64_t from = line->start > start ? line->start : start;
 		uint64_t to = line->end < end ? line->end : end;
 
-		if (!track_is_tracked(line))
-			continue;
-		r = protect(t->uffd, from, to);
-		if (r && r != -ESRCH && r != -ENOMEM)
+		if (track_is_tracked(line) && protect(t->uffd, from, to))
 			r = spans_add(&t->wild, from, to, 0);
 	}
 	return r;
@@ -300,8 +298,7 @@ static int protect_new(struct tracker *t, uint64_t start, uint64_t end)
 							    VASI_REASON_FIRST);
 			if (r)
 				return r;
-			r = protect(t->uffd, x->start, x->end);
-			if (r && r != -ESRCH && r != -ENOMEM)
+			if (protect(t->uffd, x->start, x->end))
 				r = protect_lines(t, x->start, x->end);
 		}
 		start = arg.walk_end;
