@@ -60,10 +60,10 @@ static int scan_pages(int pagemap, struct scan_arg *arg)
 	return n < 0 ? -errno : n;
 }
 
-/* a page of our own is protected, written, and found */
-static int try_it(int uffd, int pagemap, volatile char *at)
+/* those of @at that are written, and now protected: their number, *@ret_first */
+static int find_written(int pagemap, const volatile char *at, uint64_t *ret_first)
 {
-	struct scan_region region;
+	struct scan_region region = {};
 	struct scan_arg arg = {
 		.size = sizeof(arg), .flags = SCAN_PROTECT,
 		.start = (uintptr_t)at, .end = (uintptr_t)at + SELF_PAGES * PAGE,
@@ -71,29 +71,80 @@ static int try_it(int uffd, int pagemap, volatile char *at)
 		.mask = SCAN_WRITTEN, .anyof = SCAN_PRESENT | SCAN_SWAPPED,
 		.ret = SCAN_WRITTEN,
 	};
+	int r = scan_pages(pagemap, &arg);
+
+	*ret_first = (region.start - arg.start) / PAGE;
+	return r < 0 ? r : (int)((region.end - region.start) / PAGE);
+}
+
+/* a page of our own is protected, written, and found */
+static int try_it(int uffd, int pagemap, volatile char *at)
+{
+	const uint64_t start = (uintptr_t)at;
+	uint64_t first;
 	int r;
 
 	at[0] = 1;
 	at[PAGE] = 1;
-	r = protect(uffd, arg.start, arg.end);
-	if (r)
-		return r;
-	r = scan_pages(pagemap, &arg);
+	r = protect(uffd, start, start + SELF_PAGES * PAGE);
+	if (!r)
+		r = find_written(pagemap, at, &first);
 	if (r < 0)
 		return r;
 	at[PAGE] = 2;
-	arg.walk_end = 0;
-	r = scan_pages(pagemap, &arg);
+	r = find_written(pagemap, at, &first);
 	if (r < 0)
 		return r;
-	return r == 1 && region.start == arg.start + PAGE &&
-	       region.end == region.start + PAGE ? 0 : -EOPNOTSUPP;
+	return r == 1 && first == 1 ? 0 : -EOPNOTSUPP;
+}
+
+/*
+ * The two pages of try_it(), which are protected, go to another place. Older
+ * kernels end the registration there but leave the bit of each page, with which
+ * it is taken for one that nobody writes to when it is registered again.
+ */
+static int try_move(int uffd, int pagemap, void *at, void *to)
+{
+	const size_t len = SELF_PAGES * PAGE;
+	uint64_t first;
+	int r;
+
+	if (mremap(at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		return -errno;
+	r = protect(uffd, (uintptr_t)to, (uintptr_t)to + len);
+	if (!r)
+		r = find_written(pagemap, to, &first);
+	if (r < 0)
+		return r;
+	return r >= 2 && !first ? 0 : -EOPNOTSUPP;
+}
+
+/* likewise, of the tracker of a mover that died */
+static int try_close(int *uffd, int pagemap, void *at)
+{
+	uint64_t first;
+	int r;
+
+	close(*uffd);
+	*uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	if (*uffd < 0)
+		return -errno;
+	r = handshake(*uffd);
+	if (!r)
+		r = protect(*uffd, (uintptr_t)at,
+			    (uintptr_t)at + SELF_PAGES * PAGE);
+	if (!r)
+		r = find_written(pagemap, at, &first);
+	if (r < 0)
+		return r;
+	return r >= 2 && !first ? 0 : -EOPNOTSUPP;
 }
 
 static int wpasync_probe(const char **ret_what)
 {
 	_cleanup_close_ int uffd = -1, pagemap = -1;
-	void *at;
+	const size_t len = SELF_PAGES * PAGE;
+	char *at;
 	int r;
 
 	*ret_what = "userfaultfd()";
@@ -108,12 +159,20 @@ static int wpasync_probe(const char **ret_what)
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0)
 		return -errno;
-	at = mmap(NULL, SELF_PAGES * PAGE, PROT_READ | PROT_WRITE,
+	at = mmap(NULL, 2 * len, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (at == MAP_FAILED)
 		return -errno;
 	r = try_it(uffd, pagemap, at);
-	munmap(at, SELF_PAGES * PAGE);
+	if (!r) {
+		*ret_what = "protection that ends with mremap() (Linux 6.12.10)";
+		r = try_move(uffd, pagemap, at, at + len);
+	}
+	if (!r) {
+		*ret_what = "protection that ends with close() (Linux 6.9)";
+		r = try_close(&uffd, pagemap, at + len);
+	}
+	munmap(at, 2 * len);
 	return r;
 }
 
