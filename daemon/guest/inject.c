@@ -2,8 +2,10 @@
 /*
  * System calls that a stopped thread of the source makes for us
  *
- * Nothing is put into the guest for it: the syscall instruction is one that it
- * has, the vDSO's.
+ * The syscall instruction is one that the guest has, the vDSO's. Memory for
+ * arguments is a page of its own, which the guest maps when it is needed and
+ * unmaps before anybody looks at its mappings: whatever it has already may
+ * be in use, or on its way to the target.
  * The call runs between two stops, the second of which is again one where the
  * thread would take a signal. There its registers are put back, so that what
  * the kernel had still to decide about an interrupted call is decided as if
@@ -12,9 +14,12 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include "guest/user.h"
 #include "lib/cleanup.h"
@@ -25,9 +30,17 @@
 #define CALL_MS		5000
 #define STOP_MS		200
 #define CHUNK		(256UL << 10)
-/* clear of the red zone, and of what a signal frame would need */
-#define SCRATCH_BELOW	16384
+#define PAGE		4096ULL
+#define LOWEST		65536ULL	/* what vm.mmap_min_addr may be */
+#define PLACES		8
 #define MAX_ARGS	6
+#define CS_64BIT	0x33
+#define GET_DISPATCH_CONFIG	0x4211
+
+/* struct ptrace_sud_config */
+struct dispatch_config {
+	uint64_t mode, selector, offset, len;
+};
 
 static const uint8_t insn[2] = { 0x0f, 0x05 };	/* syscall */
 
@@ -58,6 +71,14 @@ static uint64_t look_in(const struct user_stream *s, const struct map_line *line
 	return 0;
 }
 
+static int read_maps(const struct user_stream *s, struct map_text *ret)
+{
+	char *text;
+	int r = procfile_read(s->proc, "maps", &text, NULL);
+
+	return r ? r : map_text_parse(ret, text);
+}
+
 /*
  * In the vDSO, where it does not change. A guest that was moved from a host
  * with another kernel has none: then in any code.
@@ -66,7 +87,6 @@ static int find_call(struct user_stream *s)
 {
 	_cleanup_free_ uint8_t *code = NULL;
 	struct map_text t;
-	char *text;
 	size_t i;
 	int r, pass;
 
@@ -76,9 +96,7 @@ static int find_call(struct user_stream *s)
 	code = malloc(CHUNK);
 	if (!code)
 		return -ENOMEM;
-	r = procfile_read(s->proc, "maps", &text, NULL);
-	if (!r)
-		r = map_text_parse(&t, text);
+	r = read_maps(s, &t);
 	if (r)
 		return r;
 	for (pass = 0; pass < 2; pass++)
@@ -94,66 +112,118 @@ static int find_call(struct user_stream *s)
 	return s->call_at ? 0 : -ENOENT;
 }
 
-/* to the entry of the call; job control may stop it on the way */
-static int to_entry(pid_t tid, int64_t deadline)
+/* -- who may */
+
+bool user_dispatched(pid_t tid)
 {
-	int status, r;
+	struct dispatch_config c = { 0 };
+
+	return !ptrace((enum __ptrace_request)GET_DISPATCH_CONFIG, tid,
+		       sizeof(c), &c) && c.mode;
+}
+
+bool user_is_mute(const struct user_thread *t, const char *status)
+{
+	const char *f = procfile_field(status, "Seccomp");
+
+	return (f && atoi(f)) || t->regs.cs != CS_64BIT ||
+	       user_dispatched(t->tid);
+}
+
+/* -- one call */
+
+/* to the entry of the call; job control may stop it on the way */
+static int to_entry(pid_t tid, int64_t deadline, int *ret_status)
+{
+	int r;
 
 	do {
+		*ret_status = 0;
 		if (ptrace(PTRACE_SYSCALL, tid, 0, 0))
 			return -errno;
-		r = user_wait(tid, deadline, &status);
+		r = user_wait(tid, deadline, ret_status);
 		if (r)
 			return r;
-	} while (status >> 16 == PTRACE_EVENT_STOP);
-	return WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : -EPROTO;
+	} while (*ret_status >> 16 == PTRACE_EVENT_STOP);
+	return WSTOPSIG(*ret_status) == (SIGTRAP | 0x80) ? 0 : -EPROTO;
 }
 
 /* through it, to a stop like the one it came from */
-static int to_stop(pid_t tid, int64_t deadline)
+static int to_stop(pid_t tid, int64_t deadline, int *ret_status)
 {
-	int status, r;
+	int r;
 
 	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) ||
 	    ptrace(PTRACE_CONT, tid, 0, 0))
 		return -errno;
-	r = user_wait(tid, deadline, &status);
+	*ret_status = 0;
+	r = user_wait(tid, deadline, ret_status);
 	if (r)
 		return r;
-	return status >> 16 == PTRACE_EVENT_STOP ? 0 : -EPROTO;
+	return *ret_status >> 16 == PTRACE_EVENT_STOP ? 0 : -EPROTO;
 }
 
-static int block(struct user_thread *t)
+static int put_back(struct user_thread *t)
 {
-	uint64_t all = ~0ULL;
+	return ptrace(PTRACE_SETREGS, t->tid, 0, &t->regs) ||
+	       ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask) ?
+	       -errno : 0;
+}
 
-	if (t->blocked)
-		return 0;
-	if (ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(all), &all))
+/*
+ * To a stop like the one it came from, wherever it is now (@status; 0: it
+ * runs). It is waited for as long as it lives: let go with the registers of a
+ * call the guest would be lost. A signal that came instead of the call is
+ * acted upon, so that it is not lost either: -EAGAIN.
+ */
+static int bring_back(struct user_thread *t, int status)
+{
+	bool passed = false;
+	int r;
+
+	while (status >> 16 != PTRACE_EVENT_STOP) {
+		int sig = 0;
+
+		if (status && WSTOPSIG(status) == (SIGTRAP | 0x80)) {
+			/* about to enter the call: that of no number */
+			if (ptrace(PTRACE_POKEUSER, t->tid,
+				   offsetof(struct user, regs.orig_rax), -1L))
+				return -errno;
+		} else if (status) {
+			sig = WSTOPSIG(status);
+			passed = true;
+			r = put_back(t);
+			if (r)
+				return r;
+		}
+		if (ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) ||
+		    (status && ptrace(PTRACE_CONT, t->tid, 0, sig)))
+			return -errno;
+		r = user_wait(t->tid, INT64_MAX, &status);
+		if (r)
+			return r;
+	}
+	if (!passed)
+		return put_back(t);
+	t->stopped = WSTOPSIG(status) != SIGTRAP;
+	if (ptrace(PTRACE_GETREGS, t->tid, 0, &t->regs) ||
+	    ptrace(PTRACE_GETSIGMASK, t->tid, sizeof(t->mask), &t->mask))
 		return -errno;
-	t->blocked = true;
-	return 0;
+	return -EAGAIN;
 }
 
-void user_inject_end(struct user_thread *t)
-{
-	if (t->blocked)
-		ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask);
-	t->blocked = false;
-}
-
-int user_inject(struct user_stream *s, struct user_thread *t, long nr,
+/* All signals are blocked meanwhile, and not for longer. */
+static int call(struct user_stream *s, struct user_thread *t, long nr,
 		const uint64_t arg[6], long *ret)
 {
 	const int64_t deadline = deadline_in(CALL_MS);
 	struct user_regs_struct regs = t->regs;
-	int r;
+	uint64_t all = ~0ULL;
+	int r, back, status = 0;
 
-	if (t->stopped)
-		return -EBUSY;
+	if (t->mute)
+		return -EOPNOTSUPP;
 	r = find_call(s);
-	if (!r)
-		r = block(t);
 	if (r)
 		return r;
 	regs.rip = s->call_at;
@@ -165,40 +235,129 @@ int user_inject(struct user_stream *s, struct user_thread *t, long nr,
 	regs.r10 = arg[3];
 	regs.r8 = arg[4];
 	regs.r9 = arg[5];
-	if (ptrace(PTRACE_SETREGS, t->tid, 0, &regs))
-		return -errno;
-	r = to_entry(t->tid, deadline);
+	if (ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(all), &all) ||
+	    ptrace(PTRACE_SETREGS, t->tid, 0, &regs)) {
+		r = -errno;
+		put_back(t);
+		return r;
+	}
+	r = to_entry(t->tid, deadline, &status);
 	if (!r)
-		r = to_stop(t->tid, deadline);
+		r = to_stop(t->tid, deadline, &status);
 	if (!r && ptrace(PTRACE_GETREGS, t->tid, 0, &regs))
 		r = -errno;
-	if (ptrace(PTRACE_SETREGS, t->tid, 0, &t->regs) && !r)
-		r = -errno;
-	*ret = (long)regs.rax;
-	return r;
+	back = bring_back(t, status);
+	if (!r)
+		*ret = (long)regs.rax;
+	return back ? back : r;
+}
+
+int user_inject(struct user_stream *s, struct user_thread *t, long nr,
+		const uint64_t arg[6], long *ret)
+{
+	return t->stopped ? -EBUSY : call(s, t, nr, arg, ret);
+}
+
+/* -- calls with memory */
+
+/*
+ * In the middle of the largest gap, so that it neither joins a neighbour nor
+ * is in the way of one.
+ */
+static int find_place(struct user_stream *s)
+{
+	uint64_t end = LOWEST, best = 0;
+	struct map_text t;
+	size_t i;
+	int r = read_maps(s, &t);
+
+	if (r)
+		return r;
+	s->page_place = 0;
+	for (i = 0; i < t.n; i++) {
+		const uint64_t start = t.v[i].start;
+
+		if (start < 1ULL << 47 && start > end && start - end > best) {
+			best = start - end;
+			s->page_place = (end + best / 2) & ~(PAGE - 1);
+		}
+		if (t.v[i].end > end)
+			end = t.v[i].end;
+	}
+	map_text_free(&t);
+	return best >= 3 * PAGE ? 0 : -ENOMEM;
+}
+
+int user_inject_begin(struct user_stream *s, struct user_thread *t)
+{
+	uint64_t arg[6] = {
+		0, PAGE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1,
+	};
+	long at = -EEXIST;
+	int i, r = 0;
+
+	if (s->page)
+		return 0;
+	/* other threads may run, and map where nothing was */
+	for (i = 0; i < PLACES && at == -EEXIST && !r; i++) {
+		if (i || !s->page_place)
+			r = find_place(s);
+		arg[0] = s->page_place;
+		if (!r)
+			r = user_inject(s, t, SYS_mmap, arg, &at);
+	}
+	if (r)
+		return r;
+	if (at < 0 && at > -(long)PAGE)
+		return -ENOMEM;	/* whichever of its limits it was */
+	s->page = (uint64_t)at;
+	return 0;
 }
 
 int user_inject_mem(struct user_stream *s, struct user_thread *t, long nr,
 		    const uint64_t arg[6], int at, void *buf, size_t len,
 		    long *ret)
 {
-	const uint64_t scratch = (t->regs.rsp - SCRATCH_BELOW) & ~63ULL;
-	uint8_t saved[USER_SCRATCH_BYTES];
 	uint64_t args[MAX_ARGS];
 	int r;
 
-	if (len > sizeof(saved))
+	if (len > USER_SCRATCH_BYTES)
 		return -EINVAL;
+	r = user_inject_begin(s, t);
+	if (r)
+		return r;
 	memcpy(args, arg, sizeof(args));
-	args[at] = scratch;
-	if (pread(s->mem, saved, len, (off_t)scratch) != (ssize_t)len ||
-	    pwrite(s->mem, buf, len, (off_t)scratch) != (ssize_t)len)
+	args[at] = s->page;
+	if (pwrite(s->mem, buf, len, (off_t)s->page) != (ssize_t)len)
 		return -EFAULT;
 	r = user_inject(s, t, nr, args, ret);
-	if (pread(s->mem, buf, len, (off_t)scratch) != (ssize_t)len ||
-	    pwrite(s->mem, saved, len, (off_t)scratch) != (ssize_t)len)
-		return r ? r : -EFAULT;
+	if (!r && pread(s->mem, buf, len, (off_t)s->page) != (ssize_t)len)
+		r = -EFAULT;
 	return r;
+}
+
+/* By one that job control has stopped if need be: it is stopped again behind it. */
+int user_inject_end(struct user_stream *s)
+{
+	uint64_t arg[6] = { s->page, PAGE };
+	struct user_thread *t = NULL;
+	long ret = 0;
+	size_t i;
+	int r;
+
+	if (!s->page)
+		return 0;
+	for (i = 0; i < s->nr_threads; i++) {
+		struct user_thread *other = &s->threads[i];
+
+		if (other->held && !other->mute && (!t || t->stopped))
+			t = other;
+	}
+	r = t ? call(s, t, SYS_munmap, arg, &ret) : -EBUSY;
+	if (!r && !ret)
+		s->page = 0;
+	return r ? r : (int)ret;
 }
 
 /* -- from outside of the tracer */
@@ -226,19 +385,25 @@ static int some_thread(struct user_stream *s, pid_t tid,
 		if (r)
 			return r == -EPERM ? -EBUSY : r;
 	}
+	r = tid ? -ESRCH : -EBUSY;
 	for (i = 0; i < s->nr_threads; i++) {
-		*ret = &s->threads[i];
-		if (tid ? s->threads[i].tid == tid : !s->threads[i].stopped)
+		struct user_thread *t = &s->threads[i];
+
+		if (tid ? t->tid != tid : t->stopped)
+			continue;
+		*ret = t;
+		if (!t->mute)
 			return 0;
+		r = -EOPNOTSUPP;
 	}
-	return tid ? -ESRCH : -EBUSY;
+	return r;
 }
 
 static int make_call(struct user_stream *s, void *arg)
 {
 	struct call *c = arg;
 	struct user_thread *t;
-	int r = some_thread(s, c->tid, &t);
+	int end, r = some_thread(s, c->tid, &t);
 
 	if (r)
 		return r;
@@ -247,8 +412,8 @@ static int make_call(struct user_stream *s, void *arg)
 				    c->ret);
 	else
 		r = user_inject(s, t, c->nr, c->arg, c->ret);
-	user_inject_end(t);
-	return r;
+	end = user_inject_end(s);
+	return r ? r : end;
 }
 
 int user_syscall(struct user_stream *s, pid_t tid, long nr,

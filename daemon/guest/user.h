@@ -44,7 +44,8 @@ struct user_watch;
  * @stopped: by job control, not by us alone: makes no calls
  * @restarted: the call that it was in when restart_syscall() goes on with it,
  *	0 = none, -1 = not known; __NR_nanosleep stands for clock_nanosleep, too
- * @blocked: all its signals are blocked, for calls: @mask is to be put back
+ * @mute: makes no calls: they would meet a filter or a dispatcher of the guest's,
+ *	or have the numbers of 64-bit code in 32-bit code
  * @fixup: an interrupted call was turned into one that restarts
  * @rseq_abort: it was in a critical section, which is given up
  */
@@ -54,7 +55,7 @@ struct user_thread {
 	uint64_t mask;
 	struct user_regs_struct regs;
 	int restarted;
-	bool held, stopped, blocked;
+	bool held, stopped, mute;
 	bool fixup, rseq_abort;
 };
 
@@ -96,6 +97,8 @@ struct user_call {
  * @calls: interrupted calls of threads that were stopped once
  * @nr_calls: how many
  * @call_at: address of a syscall instruction of it, 0 = not looked for
+ * @page: address of a page that it has mapped for calls, 0 = none
+ * @page_place: where there was room for that, 0 = not looked for
  * @state: VASI_STATE_*
  * @reason: of an abort
  * @suspended_at: CLOCK_MONOTONIC, 0 = is not
@@ -122,7 +125,7 @@ struct user_stream {
 	uint32_t stood;
 	struct user_call *calls;
 	size_t nr_calls;
-	uint64_t call_at;
+	uint64_t call_at, page, page_place;
 	uint32_t state, reason;
 	int64_t suspended_at;
 	_Atomic uint64_t bytes_left;
@@ -198,15 +201,18 @@ void user_release(struct user_stream *s);
  * @ret: what the call returned, -errno included
  *
  * All signals are blocked meanwhile. Returns 0, -ESRCH,
- * -ECANCELED, -EBUSY (another traces it, or it is stopped), -ENOENT (it has
- * no syscall instruction), -ETIMEDOUT (the thread waits in the kernel).
+ * -ECANCELED, -EBUSY (another traces it, or it is stopped), -EOPNOTSUPP (no
+ * thread may make calls), -ENOENT (it has no syscall instruction), -EAGAIN (a
+ * signal came instead of the call, and was acted upon), -ETIMEDOUT (the thread
+ * waits in the kernel; then nothing is known of the call but that it is over).
  */
 int user_syscall(struct user_stream *s, pid_t tid, long nr,
 		 const uint64_t arg[6], long *ret);
 /*
  * Likewise a call with memory: @arg[@at] becomes the address of a copy of @buf,
  * which is what the call made of it afterwards. @len is at most
- * USER_SCRATCH_BYTES. The memory is below the thread's stack, and is put back.
+ * USER_SCRATCH_BYTES. The memory is a page that it maps for that: -ENOMEM when
+ * its limits have no room for one.
  */
 int user_syscall_mem(struct user_stream *s, pid_t tid, long nr,
 		     const uint64_t arg[6], int at, void *buf, size_t len,
@@ -218,8 +224,17 @@ int user_inject(struct user_stream *s, struct user_thread *t, long nr,
 int user_inject_mem(struct user_stream *s, struct user_thread *t, long nr,
 		    const uint64_t arg[6], int at, void *buf, size_t len,
 		    long *ret);
-/* the thread has made its last call for now: puts its signal mask back */
-void user_inject_end(struct user_thread *t);
+/* maps the page of user_inject_mem(), which does it by itself */
+int user_inject_begin(struct user_stream *s, struct user_thread *t);
+/*
+ * The last call for now has been made: the page of user_inject_mem() is unmapped
+ * by a thread that is stopped. To be called before anybody looks at mappings.
+ */
+int user_inject_end(struct user_stream *s);
+/* whether a stopped thread, of that status in /proc, is mute (see there) */
+bool user_is_mute(const struct user_thread *t, const char *status);
+/* are the calls of a stopped thread dispatched? Since Linux 6.4; before: no */
+bool user_dispatched(pid_t tid);
 
 /* -- user_seal.c: the cgroup v2 freezer, and the mark of a sealed guest */
 

@@ -25,7 +25,6 @@
 #include "state/procfile.h"
 
 #define NT_IOPERM		0x201
-#define GET_DISPATCH_CONFIG	0x4211
 #define IOPERM_BYTES		8192
 #define LDT_BYTES		16
 #define XCOMP_PERM		0x1022	/* of arch_prctl() */
@@ -34,11 +33,6 @@
 /* in the kernel's half, where a process has nothing */
 #define NOBODYS_PAGE		0xffff800000000000
 #define PAGE_BYTES		4096
-
-/* struct ptrace_sud_config */
-struct dispatch_config {
-	uint64_t mode, selector, offset, len;
-};
 
 static bool same_line(const char *a, const char *b, const char *key)
 {
@@ -104,14 +98,6 @@ static bool has_ioports(pid_t tid)
 	return !ptrace(PTRACE_GETREGSET, tid, NT_IOPERM, &iov) && iov.iov_len;
 }
 
-static bool has_dispatch(pid_t tid)
-{
-	struct dispatch_config c = { 0 };
-
-	return !ptrace((enum __ptrace_request)GET_DISPATCH_CONFIG, tid,
-		       sizeof(c), &c) && c.mode;
-}
-
 uint64_t user_held_thread(struct user_records *o, pid_t tid,
 			  struct user_thread *t)
 {
@@ -128,7 +114,7 @@ uint64_t user_held_thread(struct user_records *o, pid_t tid,
 		held |= VASI_HELD_DEBUGREGS;
 	if (t && has_ioports(tid))
 		held |= VASI_HELD_IOPORTS;
-	if (t && has_dispatch(tid))
+	if (t && user_dispatched(tid))
 		held |= VASI_HELD_SYSCALL_DISPATCH;
 	o->held |= held;
 	return held;

@@ -46,6 +46,9 @@ long user_ask(struct user_records *o, struct user_thread *t, long nr,
 long user_ask_mem(struct user_records *o, struct user_thread *t, long nr,
 		  const uint64_t arg[6], int at, void *ret, size_t len);
 
+/* @ret of the two above where there is no reason to fail: fails @o if it did */
+long user_answer(struct user_records *o, long ret);
+
 #define USER_ARGS(a, b, c, d, ...) \
 	((const uint64_t[6]){ (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), \
 			      (uint64_t)(d) })

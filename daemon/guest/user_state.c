@@ -24,6 +24,7 @@
 
 #define RECORDS_MAX	(64UL << 20)
 #define STOP_MS		100
+#define TRIES		3
 #define PAGE		4096ULL
 #define STAT_FIELDS	53
 #define VM_LOCKED	0x2000ULL
@@ -76,9 +77,18 @@ long user_ask_mem(struct user_records *o, struct user_thread *t, long nr,
 	long ret = -EIO;
 	int r = user_inject_mem(o->s, t, nr, arg, at, to, len, &ret);
 
+	if (!r && ret == -EFAULT)
+		r = -EFAULT;	/* the memory is there */
 	if (r && !o->err)
 		o->err = r;
 	return r ? r : ret;
+}
+
+long user_answer(struct user_records *o, long ret)
+{
+	if (ret < 0 && !o->err)
+		o->err = (int)ret;
+	return ret;
 }
 
 /* -- what belongs to the process */
@@ -126,33 +136,29 @@ static uint64_t locked_kb(const struct user_records *o)
 	return f ? strtoull(f, NULL, 10) : 0;
 }
 
-/* Was mlockall(MCL_FUTURE) called? Whoever did has memory locked; a new page tells. */
+/* Was mlockall(MCL_FUTURE) called? The page for calls tells, when it is new. */
 static uint64_t ask_def_flags(struct user_records *o, struct user_thread *t)
 {
-	const uint64_t arg[6] = {
-		0, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1,
-	};
-	const uint64_t before = locked_kb(o);
 	_cleanup_close_ int fd = -1;
-	uint64_t flags = 0, entry = 0;
-	long at = -1;
-	int r;
+	uint64_t before, entry;
+	int r = user_inject_begin(o->s, t);
 
-	if (!before)
+	if (!r && !locked_kb(o))
 		return 0;
-	r = user_inject(o->s, t, __NR_mmap, arg, &at);
-	if (r || (at < 0 && at > -4096))
+	if (!r)
+		r = user_inject_end(o->s);
+	before = locked_kb(o);
+	if (!r)
+		r = user_inject_begin(o->s, t);
+	if (user_answer(o, r) || locked_kb(o) <= before)
 		return 0;
-	if (locked_kb(o) > before) {
-		flags = VM_LOCKED;
-		fd = openat(o->s->proc, "pagemap", O_RDONLY | O_CLOEXEC);
-		if (fd >= 0 && pread(fd, &entry, sizeof(entry),
-				     (off_t)((uint64_t)at / PAGE * 8)) == 8 &&
-		    !(entry >> 63))
-			flags |= VM_LOCKONFAULT;
+	fd = openat(o->s->proc, "pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread(fd, &entry, sizeof(entry),
+			    (off_t)(o->s->page / PAGE * 8)) != sizeof(entry)) {
+		user_answer(o, -EIO);
+		return 0;
 	}
-	user_ask(o, t, __NR_munmap, (uint64_t)at, PAGE, 0, 0);
-	return flags;
+	return VM_LOCKED | (entry >> 63 ? 0 : VM_LOCKONFAULT);
 }
 
 static void ask_process(struct user_records *o, struct user_thread *t,
@@ -162,15 +168,16 @@ static void ask_process(struct user_records *o, struct user_thread *t,
 	long r;
 
 	rec->brk = (uint64_t)user_ask(o, t, __NR_brk, 0, 0, 0, 0);
-	rec->dumpable = (uint32_t)user_ask(o, t, __NR_prctl, PR_GET_DUMPABLE,
-					   0, 0, 0);
+	r = user_ask(o, t, __NR_prctl, PR_GET_DUMPABLE, 0, 0, 0);
+	rec->dumpable = (uint32_t)user_answer(o, r);
 	r = user_ask(o, t, __NR_prctl, PR_GET_THP_DISABLE, 0, 0, 0);
-	rec->thp_disable = r > 0;
-	user_ask_mem(o, t, __NR_prctl, USER_CALL(PR_GET_CHILD_SUBREAPER), 1,
-		     &subreaper, sizeof(subreaper));
+	rec->thp_disable = user_answer(o, r) > 0;
+	r = user_ask_mem(o, t, __NR_prctl, USER_CALL(PR_GET_CHILD_SUBREAPER),
+			 1, &subreaper, sizeof(subreaper));
+	user_answer(o, r);
 	rec->child_subreaper = subreaper != 0;
 	r = user_ask(o, t, __NR_prctl, PR_GET_SECUREBITS, 0, 0, 0);
-	rec->securebits = r > 0 ? (uint32_t)r : 0;
+	rec->securebits = (uint32_t)user_answer(o, r);
 	rec->membarrier = ask_membarrier(o, t);
 	rec->def_flags = ask_def_flags(o, t);
 }
@@ -285,16 +292,19 @@ static uint64_t signal_set(const struct user_records *o, const char *key)
 static void action_record(struct user_records *o, struct user_thread *t)
 {
 	const uint64_t used = signal_set(o, "SigCgt") | signal_set(o, "SigIgn");
+	long r;
 	int i;
 
 	for (i = 0; i < NR_SIGNALS && t; i++) {
 		uint64_t ksa[4] = {};
 
-		if (!(used >> i & 1) ||
-		    user_ask_mem(o, t, __NR_rt_sigaction,
-				 USER_CALL(i + 1, 0, 0, sizeof(uint64_t)), 2,
-				 ksa, sizeof(ksa)))
+		if (!(used >> i & 1))
 			continue;
+		r = user_ask_mem(o, t, __NR_rt_sigaction,
+				 USER_CALL(i + 1, 0, 0, sizeof(uint64_t)), 2,
+				 ksa, sizeof(ksa));
+		if (user_answer(o, r))
+			break;
 		o->action[i] = (struct vasi_rec_sigaction){
 			ksa[0], ksa[1], ksa[2], ksa[3],
 		};
@@ -309,10 +319,11 @@ static void ask_itimers(struct user_records *o, struct user_thread *t,
 
 	for (i = 0; i < 3; i++) {
 		struct itimerval it = {};
+		long r = user_ask_mem(o, t, __NR_getitimer, USER_CALL(i), 1,
+				      &it, sizeof(it));
 
-		if (user_ask_mem(o, t, __NR_getitimer, USER_CALL(i), 1, &it,
-				 sizeof(it)))
-			continue;
+		if (user_answer(o, r))
+			return;
 		v[i].interval_ns = it.it_interval.tv_sec * NSEC_PER_SEC +
 				   it.it_interval.tv_usec * 1000;
 		v[i].value_ns = it.it_value.tv_sec * NSEC_PER_SEC +
@@ -382,12 +393,20 @@ static struct user_thread *spokesman(struct user_stream *s)
 	size_t i;
 
 	for (i = 0; i < s->nr_threads; i++) {
-		if (s->threads[i].stopped)
+		if (s->threads[i].stopped || s->threads[i].mute)
 			continue;
 		if (!t || s->threads[i].tid == s->pid)
 			t = &s->threads[i];
 	}
 	return t;
+}
+
+/* the guest's mappings are its own again */
+static int ended(struct user_records *o, int r)
+{
+	int end = user_inject_end(o->s);
+
+	return r ? r : o->err ? o->err : end;
 }
 
 static int all_records(struct user_stream *s, void *arg)
@@ -412,9 +431,7 @@ static int all_records(struct user_stream *s, void *arg)
 	}
 	if (!o->err)
 		r = process_record(o, t, xfeatures, (uint32_t)s->nr_threads);
-	if (t)
-		user_inject_end(t);
-	return r ? r : o->err;
+	return ended(o, r);
 }
 
 static uint32_t running_threads(struct user_records *o)
@@ -458,23 +475,35 @@ static int early_records(struct user_stream *s, void *arg)
 		user_held_thread(o, s->pid, &s->threads[0]);
 	n = running_threads(o);
 	r = process_record(o, t, 0, n);
-	return r ? r : o->err;
+	return ended(o, r);
+}
+
+static int write_records(struct user_stream *s, struct user_records *o)
+{
+	int r;
+
+	*o = (struct user_records){ .s = s };
+	r = user_trace(s, s->suspended ? all_records : early_records, o);
+	free(o->status);
+	if (r)
+		free(o->buf);
+	return r;
 }
 
 int user_state(struct guest *g, void **ret_buf, size_t *ret_len)
 {
 	struct user_stream *s = user_of(g);
-	struct user_records o = { .s = s };
-	int r = user_alive(s);
+	struct user_records o;
+	int i, r = user_alive(s);
 
 	if (!r && s->suspended && !s->tracer)
 		r = -EBUSY;
 	if (!r)
-		r = user_trace(s, s->suspended ? all_records : early_records,
-			       &o);
-	free(o.status);
+		r = -EAGAIN;
+	/* who was stopped by a signal is so the next time, and is not asked */
+	for (i = 0; i < TRIES && r == -EAGAIN; i++)
+		r = write_records(s, &o);
 	if (r) {
-		free(o.buf);
 		if (r == -ESRCH && user_alive(s))
 			r = user_alive(s);
 		return r;

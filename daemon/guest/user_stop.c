@@ -267,6 +267,7 @@ static int look_at(struct user_stream *s, struct user_thread *t)
 	    ptrace(PTRACE_GETSIGMASK, t->tid, sizeof(t->mask), &t->mask))
 		return -errno;
 	t->inner = inner_tid(status);
+	t->mute = user_is_mute(t, status);
 	fix_eintr(s, t, status);
 	leave_rseq(s, t);
 	recall_call(s, t);
@@ -542,9 +543,9 @@ static bool let_go(struct user_stream *s)
 	bool late = false;
 	size_t i;
 
+	user_inject_end(s);
 	for (i = 0; i < s->nr_threads; i++) {
 		late = late || !s->threads[i].held;
-		user_inject_end(&s->threads[i]);
 		ptrace(PTRACE_DETACH, s->threads[i].tid, 0, 0);
 	}
 	s->nr_threads = 0;

@@ -291,13 +291,14 @@ static void ask_thread(struct user_records *o, struct user_thread *t,
 	rec->timer_slack_ns = slack_of(t->tid);
 	r = user_ask_mem(o, t, __NR_sigaltstack, USER_CALL(0), 1, &ss,
 			 sizeof(ss));
-	if (!r && !(ss.ss_flags & SS_DISABLE)) {
+	if (!user_answer(o, r) && !(ss.ss_flags & SS_DISABLE)) {
 		rec->sas_sp = (uintptr_t)ss.ss_sp;
 		rec->sas_size = ss.ss_size;
 		rec->sas_flags = (uint32_t)ss.ss_flags & ~(uint32_t)SS_ONSTACK;
 	}
-	user_ask_mem(o, t, __NR_prctl, USER_CALL(PR_GET_PDEATHSIG), 1, &death,
-		     sizeof(death));
+	r = user_ask_mem(o, t, __NR_prctl, USER_CALL(PR_GET_PDEATHSIG), 1,
+			 &death, sizeof(death));
+	user_answer(o, r);
 	rec->pdeath_signal = (uint32_t)death;
 	r = user_ask_mem(o, t, __NR_prctl, USER_CALL(PR_GET_TID_ADDRESS), 1,
 			 &addr, sizeof(addr));
@@ -328,8 +329,9 @@ uint64_t user_thread_records(struct user_records *o, struct user_thread *t,
 		user_put(o, VASI_REC_THREAD, t->inner, 0, &rec, sizeof(rec));
 		return 0;
 	}
-	ask_thread(o, t, &rec);
-	user_inject_end(t);
+	/* what a filter or 32-bit code is told by is enough to refuse it */
+	if (!t->mute)
+		ask_thread(o, t, &rec);
 	back_in_restart(o, &regs);
 	rec.where = (long)regs.orig_rax < 0 ? VASI_WHERE_USER :
 					      VASI_WHERE_SYSCALL;

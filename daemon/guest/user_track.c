@@ -49,7 +49,7 @@ static int copy_uffd(struct user_stream *s, void *arg)
 	if (!s->nr_threads)
 		r = user_stop(s, c->tid, deadline_in(STOP_MS), NULL);
 	for (size_t i = 0; !r && i < s->nr_threads && !t; i++)
-		if (!s->threads[i].stopped)
+		if (!s->threads[i].stopped && !s->threads[i].mute)
 			t = &s->threads[i];
 	if (!t)
 		return r ? r : -EBUSY;
@@ -62,7 +62,6 @@ static int copy_uffd(struct user_stream *s, void *arg)
 		if (user_inject(s, t, SYS_close, args, &closed) && !r)
 			r = -ESRCH;
 	}
-	user_inject_end(t);
 	return r ? r : fd < 0 ? (int)fd : 0;
 }
 
