@@ -37,6 +37,8 @@ static int harvest_add(struct harvest *h, struct send_item it)
 static void harvest_reset(struct harvest *h)
 {
 	h->n = 0;
+	pageset_free(&h->again);
+	h->again = (struct pageset){};
 	h->data_bytes = 0;
 	h->untracked_bytes = 0;
 }
@@ -57,6 +59,32 @@ static int harvest_hole(struct source *s, const struct vasi_range *r)
 		ret = harvest_add(&s->harvest,
 				  (struct send_item){ .range = hole });
 		start = to;
+	}
+	return ret;
+}
+
+/*
+ * A page is in a round once: of two copies that were read one after the other,
+ * nobody knows which the target has in the end.
+ */
+static int harvest_part(struct source *s, const struct vasi_range *r)
+{
+	uint64_t at = r->start, end = at + (r->pages << GUEST_PAGE_SHIFT);
+	int ret = 0;
+
+	while (!ret && at < end) {
+		uint64_t from = end, to = end;
+		struct send_item it = {
+			.range = *r, .untracked = r->space != 0,
+		};
+
+		if (!r->space)
+			pageset_run(&s->harvest.again, at, end, &from, &to);
+		it.range.start = at;
+		it.range.pages = (from - at) >> GUEST_PAGE_SHIFT;
+		if (from > at)
+			ret = harvest_add(&s->harvest, it);
+		at = to;
 	}
 	return ret;
 }
@@ -87,8 +115,7 @@ static int harvest_range(struct source *s, struct vasi_range r)
 		if (part.kind == VASI_KIND_HOLE)
 			ret = harvest_hole(s, &part);
 		else
-			ret = harvest_add(&s->harvest, (struct send_item){
-				.range = part, .untracked = part.space != 0 });
+			ret = harvest_part(s, &part);
 	}
 	return ret;
 }
@@ -230,6 +257,8 @@ static int send_again(void *arg, uint64_t start, uint64_t end)
 		if (!extents_find(&s->extents, 0, part.start)->whole)
 			ret = harvest_add(&s->harvest,
 					  (struct send_item){ .range = part });
+		if (!ret)
+			ret = pageset_set(&s->harvest.again, part.start, start);
 	}
 	return ret;
 }

@@ -529,6 +529,7 @@ static void source_close(struct source *s)
 	maps_free(s->maps);
 	free(s->maps_sent);
 	free(s->harvest.items);
+	pageset_free(&s->harvest.again);
 	free((char *)s->summary.kernel[1]);
 	findings_clear(&s->findings);
 	json_decref(s->summary.rounds);

@@ -8,6 +8,7 @@
 
 #include "engine/extents.h"
 #include "engine/sender.h"
+#include "guest/pageset.h"
 #include "lib/pagemap.h"
 #include "session/peer.h"
 #include "session/report.h"
@@ -20,12 +21,14 @@
  * @items: within the mappings, holes only where something was sent
  * @n: of @items
  * @max: room in @items
+ * @again: pages that are in it whatever the tracker tells of them
  * @data_bytes: content that was written
  * @untracked_bytes: content of which nobody knows whether it was
  */
 struct harvest {
 	struct send_item *items;
 	size_t n, max;
+	struct pageset again;
 	uint64_t data_bytes;
 	uint64_t untracked_bytes;
 };
