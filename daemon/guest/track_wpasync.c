@@ -215,18 +215,30 @@ static void wpasync_stop(struct tracker *t)
 	t->uffd = -1;
 }
 
+/*
+ * The kernel collects 512 regions at a time. Where it went on after that and
+ * came to the end, it tells the last place where it had stopped instead: what
+ * is behind that would be told twice.
+ */
 static int scan_into(struct tracker *t, struct scan_arg *arg,
 		     struct scan_region *region, size_t room)
 {
-	int n;
+	uint64_t pages = 0;
+	int i, n;
 
 	arg->size = sizeof(*arg);
 	arg->vec = (uintptr_t)region;
 	arg->vec_len = room;
 	n = scan_pages(t->pagemap, arg);
-	if (n >= 0 && arg->walk_end <= arg->start)
-		return -EPROTO;
-	return n;
+	if (n < 0)
+		return n;
+	for (i = 0; i < n; i++)
+		pages += (region[i].end - region[i].start) / PAGE;
+	if ((size_t)n < room && (!arg->max_pages || pages < arg->max_pages))
+		arg->walk_end = arg->end;
+	else if (arg->walk_end < region[n - 1].end)
+		arg->walk_end = region[n - 1].end;
+	return arg->walk_end <= arg->start ? -EPROTO : n;
 }
 
 static int scan(struct tracker *t, struct scan_arg *arg)

@@ -410,6 +410,49 @@ static void mappings(void)
 	   -EMSGSIZE && n > 4, "too many of them");
 }
 
+/* how often pages from @a on are told by one pass; each other one is there */
+static void told_once(uint64_t a, size_t n, const char *what)
+{
+	static struct vasi_range vec[8192];
+	uint64_t at = 0;
+	size_t told = 0, twice = 0, got;
+	unsigned char *times = calloc(n, 1);
+
+	must(times);
+	do {
+		must(!tracker_harvest(guest.t, at, 0, 0, vec,
+				      sizeof(vec) / sizeof(vec[0]), &got, &at));
+		for (size_t i = 0; i < got; i++)
+			for (uint64_t p = 0; p < vec[i].pages; p++) {
+				uint64_t page = (vec[i].start - a) / PAGE + p;
+
+				if (vec[i].start + p * PAGE < a || page >= n ||
+				    vec[i].kind == VASI_KIND_HOLE)
+					continue;
+				told += page % 2 == 0;
+				twice += times[page]++;
+			}
+	} while (got);
+	ok(told == n / 2 && !twice, "%s: %zu of %zu told, %zu twice", what, told,
+	   n / 2, twice);
+	free(times);
+}
+
+/* the kernel finds more regions than it has room for at once */
+static void many_regions(void)
+{
+	const size_t n = 3000;
+	uint64_t a = (uint64_t)DO(MAP, 0, n, 0);
+
+	for (size_t i = 0; i < n; i += 2)
+		DO(FILL, a + i * PAGE, 1, i);
+	told_once(a, n, "pages apart, for the first time");
+	for (size_t i = 0; i < n; i += 2)
+		DO(FILL, a + i * PAGE, 1, i + 1);
+	told_once(a, n, "and when they were written");
+	DO(UNMAP, a, n, 0);
+}
+
 /* one area after another comes and goes, each of them for itself */
 static void churn(void)
 {
@@ -478,6 +521,7 @@ int main(void)
 	filling();
 	objects();
 	mappings();
+	many_regions();
 	mappings_that_change();
 	the_end(a);
 	doer_end(&guest);
