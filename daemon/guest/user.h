@@ -263,6 +263,8 @@ int user_mark_sealed(struct user_stream *s);
 int user_unmark_sealed(struct user_stream *s);
 /* as in struct guest_access */
 int user_sealed(struct vasi_stream_info *vec, size_t len, size_t *ret_n);
+/* Is it frozen, and not by us? What is seen with the cgroup holds for its parents. */
+bool user_is_frozen(const struct user_stream *s);
 /* Is the process of @s->proc sealed by any stream? */
 bool user_is_sealed(const struct user_stream *s);
 /* fills the stream's description in from the mark; -ENOENT */

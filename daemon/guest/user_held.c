@@ -288,6 +288,8 @@ uint64_t user_held_process(struct user_records *o, struct user_thread *t,
 	       by_fds(o) | by_status(o, o->status);
 	if (*ret_children)
 		held |= VASI_HELD_CHILD;
+	if (user_is_frozen(o->s))
+		held |= VASI_HELD_STOPPED;
 	if (has_timers(o))
 		held |= VASI_HELD_POSIX_TIMERS;
 	if (t)

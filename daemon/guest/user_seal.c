@@ -286,6 +286,17 @@ static bool events_frozen(int dir)
 	       strstr(text, "frozen 1");
 }
 
+bool user_is_frozen(const struct user_stream *s)
+{
+	_cleanup_close_ int dir = -1;
+	char path[1100];
+
+	if (s->frozen || cgroup_of(s, path, sizeof(path)))
+		return false;
+	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return dir >= 0 && events_frozen(dir);
+}
+
 int user_freeze(struct user_stream *s)
 {
 	int r = write_file(s->cgroup, "cgroup.freeze", "1");

@@ -411,7 +411,7 @@ static int await(struct user_stream *s, int64_t deadline, pid_t *ret_late)
 /* -- all of them */
 
 static void name_culprit(const struct user_stream *s, pid_t tid,
-			 unsigned int pass, struct guest_holdup *ret)
+			 uint32_t reason, struct guest_holdup *ret)
 {
 	_cleanup_free_ char *status = NULL, *call = NULL;
 	const char *f;
@@ -419,10 +419,7 @@ static void name_culprit(const struct user_stream *s, pid_t tid,
 
 	if (!ret)
 		return;
-	*ret = (struct guest_holdup){
-		.tid = tid, .reason = pass > PASSES_LATE ? VASI_HOLDUP_STORM :
-							   VASI_HOLDUP_RUNNING,
-	};
+	*ret = (struct guest_holdup){ .tid = tid, .reason = reason };
 	if (thread_file(s, tid, "status", &status))
 		return;
 	f = procfile_field(status, "Name");
@@ -510,6 +507,12 @@ int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
 	pid_t culprit = tid;
 	int news, r;
 
+	/* its threads would stop, but never come to a call, or back from one */
+	if (user_is_frozen(s)) {
+		name_culprit(s, tid ? tid : s->pid, VASI_HOLDUP_STOPPED,
+			     ret_holdup);
+		return -ETIMEDOUT;
+	}
 	do {
 		if (tid) {
 			news = 0;
@@ -531,7 +534,9 @@ int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
 	if (!r && !s->nr_threads)
 		r = -ESRCH;
 	if (r == -EPERM || r == -ETIMEDOUT)
-		name_culprit(s, culprit, pass, ret_holdup);
+		name_culprit(s, culprit, pass > PASSES_LATE ?
+			     VASI_HOLDUP_STORM : VASI_HOLDUP_RUNNING,
+			     ret_holdup);
 	return r;
 }
 

@@ -33,7 +33,7 @@ static const char *holdup_name(uint32_t reason)
 	case VASI_HOLDUP_STORM:
 		return "and others are born faster than they are stopped";
 	case VASI_HOLDUP_STOPPED:
-		return "is stopped or traced";
+		return "is stopped, frozen or traced";
 	default:
 		return "did not stop";
 	}

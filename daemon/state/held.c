@@ -28,7 +28,7 @@ static const struct held {
 	{ VASI_HELD_TRACED, "process.traced",
 	  "is traced: end the debugger" },
 	{ VASI_HELD_STOPPED, "process.stopped",
-	  "is stopped: let it go on with SIGCONT" },
+	  "is stopped: let it go on with SIGCONT, or thaw its cgroup" },
 	{ VASI_HELD_MM_SHARED, "process.memory-shared",
 	  "shares its memory with another process" },
 	{ VASI_HELD_FILES_SHARED, "process.files-shared",

@@ -339,6 +339,28 @@ static void end_in_cgroup(pid_t pid)
 	must(wait_until(!rmdir(cgroup)));
 }
 
+static void test_frozen(void)
+{
+	const pid_t pid = start_in_cgroup();
+	struct guest_holdup holdup = {};
+	struct guest *g = attached(pid);
+	uint64_t arg[6] = { 0 };
+	long ret = 0;
+
+	put("cgroup.freeze", "1");
+	must(wait_until(frozen()));
+	ok(state_of(g) == VASI_HELD_STOPPED,
+	   "one that others have frozen is not asked, and said to be stopped");
+	ok(a->suspend(g, DEADLINE_MS, 0, &holdup) == -ETIMEDOUT &&
+	   holdup.reason == VASI_HOLDUP_STOPPED &&
+	   user_syscall(user_of(g), 0, SYS_getpid, arg, &ret) == -ETIMEDOUT,
+	   "nor is it suspended");
+	put("cgroup.freeze", "0");
+	ok(runs() && !state_of(g), "it goes on, and is asked then");
+	a->close(g);
+	end_in_cgroup(pid);
+}
+
 static int freeze_then_call(struct user_stream *s, void *arg)
 {
 	const uint64_t args[6] = { 0 };
@@ -476,6 +498,7 @@ int main(void)
 	test_mute("system call dispatch", dispatched,
 		  VASI_HELD_SYSCALL_DISPATCH);
 	test_mute("32-bit code", in_32bit_code, 0);
+	test_frozen();
 	test_frozen_within();
 	test_stopped();
 	test_stop_between();
