@@ -271,6 +271,29 @@ static int space_write(struct stream *st, const struct vasi_range *vec,
 }
 
 /*
+ * A page of a file's mapping that is the guest's own: what is there reads as
+ * zero, too, where the file has zeros, but it is the file's, and would follow it.
+ */
+static int own_zero(struct stream *st, const struct vasi_range *r)
+{
+	static const unsigned char zero[16 * GUEST_PAGE_SIZE];
+	struct vasi_range part = *r;
+	uint64_t done;
+	int ret = 0;
+
+	part.kind = VASI_KIND_DATA;
+	for (done = 0; done < r->pages && !ret; done += part.pages) {
+		part.start = r->start + (done << GUEST_PAGE_SHIFT);
+		part.pages = r->pages - done;
+		if (part.pages > sizeof(zero) / GUEST_PAGE_SIZE)
+			part.pages = sizeof(zero) / GUEST_PAGE_SIZE;
+		ret = space_write(st, &part, 1, zero,
+				  part.pages << GUEST_PAGE_SHIFT);
+	}
+	return ret;
+}
+
+/*
  * Zero pages: where nothing was ever written the target reads as zero already,
  * and touching it would only cost memory.
  */
@@ -295,7 +318,8 @@ static int zero_apply(struct stream *st, const struct vasi_range *r)
 					     true, &from, &to)) {
 			part.start = from;
 			part.pages = (to - from) >> GUEST_PAGE_SHIFT;
-			ret = space_write(st, &part, 1, NULL, 0);
+			ret = e->blank ? space_write(st, &part, 1, NULL, 0) :
+					 own_zero(st, &part);
 			if (ret)
 				return ret;
 		}

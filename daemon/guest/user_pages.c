@@ -199,6 +199,7 @@ static bool by_fill(struct user_mem *m, const struct vasi_range *r,
 		arg.dst += (uint64_t)arg.copy;
 		arg.src += (uint64_t)arg.copy;
 		arg.len -= (uint64_t)arg.copy;
+		arg.copy = 0;
 	}
 	return true;
 }
