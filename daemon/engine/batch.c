@@ -120,6 +120,7 @@ static int item_data(struct batch *b, const struct batch_context *c,
 			  it->range.pages, digest, old);
 	if (ret)
 		return ret;
+	c->total->read += it->range.pages;
 	if (it->untracked)
 		c->total->untracked += it->range.pages;
 	for (uint64_t i = 0; i < it->range.pages; i++) {

@@ -279,6 +279,7 @@ static void totals_add(struct send_totals *t, const struct stream *st)
 	t->holes += a->holes;
 	t->equal += a->equal;
 	t->unreadable += a->unreadable;
+	t->read += a->read;
 	t->untracked += a->untracked;
 	t->untracked_equal += a->untracked_equal;
 	for (int i = 0; i < ENCODINGS; i++)

@@ -51,7 +51,8 @@ struct send_stream_total {
  * @holes: pages dropped
  * @equal: pages that are what was sent last, so that they were not sent again
  * @unreadable: pages that were gone when they were to be read, marked
- * @untracked: pages read of what no tracker sees
+ * @read: pages whose content was read: sent, found to be zero, or equal
+ * @untracked: those of @read that no tracker sees
  * @untracked_equal: those of @equal that no tracker sees
  * @encoded: of @pages, in each encoding
  * @bytes: on the wire, headers included
@@ -62,7 +63,7 @@ struct send_stream_total {
  */
 struct send_totals {
 	uint64_t pages, zero, holes, equal, unreadable;
-	uint64_t untracked, untracked_equal;
+	uint64_t read, untracked, untracked_equal;
 	uint64_t encoded[ENCODINGS];
 	uint64_t bytes;
 	uint64_t read_ns, encode_ns, send_ns;

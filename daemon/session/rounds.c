@@ -492,8 +492,7 @@ int rounds_applied(struct source *s, struct round_report *r)
 	harvest_reset(&s->harvest);
 	s->history[s->rounds++] = (struct policy_round){
 		.remaining_bytes = r->remaining_bytes,
-		.done_bytes = (t->pages + t->equal - t->untracked_equal) *
-			      GUEST_PAGE_SIZE,
+		.done_bytes = (t->read - t->untracked_equal) * GUEST_PAGE_SIZE,
 		.ns = r->ns,
 	};
 	s->summary.pages += t->pages;
@@ -501,8 +500,11 @@ int rounds_applied(struct source *s, struct round_report *r)
 		s->summary.encoded[i] += t->encoded[i];
 	s->summary.bytes_sent += t->bytes;
 	s->summary.copy_ns += r->ns;
+	/* its share of the reading; of this round, it may be gone since */
+	s->est.untracked_ns = 0;
 	if (t->untracked)
-		s->est.untracked_ns = t->read_ns / s->summary.streams;
+		s->est.untracked_ns = (double)t->read_ns * t->untracked /
+				      t->read / s->summary.streams;
 	s->last = *r;
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include "wire/sock.h"
 
 #define DATA_HELLO_MS	2000
+#define DROP_PARTS	1024
 
 /* a stranger's connection is closed and does no harm */
 static int accept_stream(struct target *t, int listener, const uint8_t *token,
@@ -151,33 +152,46 @@ static int wait_round(struct target *t, uint32_t round,
 	return done < 0 ? target_receiver_fail(t, done) : 0;
 }
 
+/* many by one stop of the guest's process */
+static int drop(struct target *t, const struct vasi_range *part, size_t n)
+{
+	int ret = restore_drop(t->restore, part, n);
+
+	if (ret < 0)
+		return target_fail(t, ret, "cannot drop pages");
+	for (size_t i = 0; i < n; i++)
+		pagemap_clear(t->known, part[i].space, part[i].start,
+			      part[i].start +
+			      (part[i].pages << GUEST_PAGE_SHIFT));
+	return 0;
+}
+
 /* after the round's data, by the tracer, where there is something to drop */
 static int apply_holes(struct target *t)
 {
 	_cleanup_free_ struct vasi_range *holes = NULL;
-	size_t n = receiver_holes(t->receiver, &holes);
+	size_t n = receiver_holes(t->receiver, &holes), parts = 0;
+	struct vasi_range part[DROP_PARTS];
+	int ret = 0;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n && !ret; i++) {
 		uint64_t start = holes[i].start, from, to;
 		uint64_t end = start + (holes[i].pages << GUEST_PAGE_SHIFT);
 
-		while (start < end &&
+		while (!ret && start < end &&
 		       pagemap_run(t->known, holes[i].space, start, end, true,
 				   &from, &to)) {
-			struct vasi_range part = holes[i];
-			int ret;
-
-			part.start = from;
-			part.pages = (to - from) >> GUEST_PAGE_SHIFT;
-			ret = restore_drop(t->restore, &part, 1);
-			if (ret < 0)
-				return target_fail(t, ret,
-						   "cannot drop pages");
-			pagemap_clear(t->known, part.space, from, to);
+			part[parts] = holes[i];
+			part[parts].start = from;
+			part[parts++].pages = (to - from) >> GUEST_PAGE_SHIFT;
 			start = to;
+			if (parts == DROP_PARTS) {
+				ret = drop(t, part, parts);
+				parts = 0;
+			}
 		}
 	}
-	return 0;
+	return ret || !parts ? ret : drop(t, part, parts);
 }
 
 int target_round_end(struct target *t, const Mspd__RoundEnd *m)
