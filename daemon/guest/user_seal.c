@@ -291,7 +291,11 @@ bool user_is_frozen(const struct user_stream *s)
 	_cleanup_close_ int dir = -1;
 	char path[1100];
 
-	if (s->frozen || cgroup_of(s, path, sizeof(path)))
+	if (s->frozen)
+		return false;
+	if (s->cgroup >= 0)
+		return events_frozen(s->cgroup);
+	if (cgroup_of(s, path, sizeof(path)))
 		return false;
 	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return dir >= 0 && events_frozen(dir);

@@ -197,6 +197,41 @@ static void test_mappings(void)
 	end_guest(pid);
 }
 
+static void lock_current(void)
+{
+	must(!mlockall(MCL_CURRENT));
+}
+
+static void lock_future(void)
+{
+	must(!mlockall(MCL_FUTURE));
+}
+
+static void lock_onfault(void)
+{
+	must(!mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT));
+}
+
+static void test_locked(const char *name, void (*body)(void), uint64_t flags)
+{
+	const pid_t pid = start_guest(body);
+	const char *before = strdup(text_of(pid, "maps"));
+	struct guest *g = attached(pid);
+	const struct vasi_rec_process *p;
+	size_t len;
+	void *buf;
+
+	must(!a->suspend(g, DEADLINE_MS, 0, NULL));
+	must(!a->state(g, &buf, &len));
+	p = find_record(buf, len, VASI_REC_PROCESS, 0, -1, NULL);
+	ok(p && p->def_flags == flags &&
+	   !strcmp(before, text_of(pid, "maps")), "%s: flags %#llx", name,
+	   p ? (unsigned long long)p->def_flags : 0);
+	free(buf);
+	a->close(g);
+	end_guest(pid);
+}
+
 static void at_its_limit(void)
 {
 	const struct rlimit none = { 0, 0 };
@@ -493,6 +528,9 @@ int main(void)
 	page = shared_memory(sizeof(*page));
 	test_memory();
 	test_mappings();
+	test_locked("mlockall() of what is there", lock_current, 0);
+	test_locked("of what will be", lock_future, 0x2000);
+	test_locked("of both, when it is used", lock_onfault, 0x82000);
 	test_limit();
 	test_mute("a seccomp filter", kill_on_call, VASI_HELD_SECCOMP);
 	test_mute("system call dispatch", dispatched,
