@@ -159,43 +159,15 @@ static int item_data(struct batch *b, const struct batch_context *c,
 }
 
 /*
- * Page by page what cannot be read as a whole: behind the end of a file there
- * is nothing, which is what the target has there, too.
- */
-static int read_sparse(struct guest *g, const struct vasi_range *r,
-		       unsigned char *data)
-{
-	for (uint64_t i = 0; i < r->pages; i++) {
-		unsigned char *page = data + (i << GUEST_PAGE_SHIFT);
-		struct vasi_range one = *r;
-		size_t done = 0;
-		int ret;
-
-		one.start += i << GUEST_PAGE_SHIFT;
-		one.pages = 1;
-		ret = g->access->read(g, &one, 1, page, GUEST_PAGE_SIZE, &done);
-		if (ret < 0 && ret != -EFAULT)
-			return ret;
-		if (ret < 0 || !done)
-			memset(page, 0, GUEST_PAGE_SIZE);
-	}
-	return 0;
-}
-
-/*
  * A range that was not read. A guest that runs may have unmapped it: it is
  * given back, as the tracker may report pages of it that are left, and passed
- * over by making it empty. 1: it was read after all.
+ * over by making it empty. A medium that fails looks the same: nothing tells
+ * which, so nothing is made up in its place.
  */
-static int read_failed(const struct batch_context *c, struct send_item *it,
-		       unsigned char *data)
+static int read_failed(const struct batch_context *c, struct send_item *it)
 {
 	int ret;
 
-	if (it->sparse) {
-		ret = read_sparse(c->guest, &it->range, data);
-		return ret ? ret : 1;
-	}
 	if (c->suspended)
 		return -EFAULT;
 	if (!it->untracked) {
@@ -238,12 +210,9 @@ static int batch_read(struct batch *b, const struct batch_context *c)
 		done += step;
 		if (done == n)
 			break;
-		ret = read_failed(c, &b->item[map[done]], b->data + used);
+		ret = read_failed(c, &b->item[map[done++]]);
 		if (ret < 0)
 			return ret;
-		if (ret)
-			used += vec[done].pages << GUEST_PAGE_SHIFT;
-		done++;
 	}
 	c->total->read_ns += now_ns() - begin;
 	return 0;

@@ -29,6 +29,25 @@ static int extents_check(const struct extents *x)
 	return 0;
 }
 
+/* behind the end of a file without a name is nothing */
+static int extents_add(struct extents *x, const Mspd__Vma *v)
+{
+	struct extent e = {
+		.start = v->start, .end = v->end, .blank = !v->file,
+	};
+
+	if (v->whole) {
+		if (v->start >= v->end || v->readable > v->end - v->start)
+			return -EBADMSG;
+		if (!v->readable)
+			return 0;
+		e.end = e.start + v->readable;
+		e.whole = true;
+	}
+	x->v[x->n++] = e;
+	return 0;
+}
+
 int extents_build(struct extents *ret, const Mspd__Maps *maps)
 {
 	struct extents x = { 0 };
@@ -45,10 +64,11 @@ int extents_build(struct extents *ret, const Mspd__Maps *maps)
 		 */
 		if (v->special >= VMA_SPECIAL_VDSO || v->space)
 			continue;
-		x.v[x.n++] = (struct extent){
-			.start = v->start, .end = v->end,
-			.blank = !v->file, .whole = v->whole,
-		};
+		err = extents_add(&x, v);
+		if (err) {
+			free(x.v);
+			return err;
+		}
 	}
 	for (size_t i = 0; i < maps->n_objects; i++) {
 		const Mspd__Object *o = maps->objects[i];

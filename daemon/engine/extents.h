@@ -23,7 +23,8 @@
  * @end: behind the last byte
  * @space: 0 or the memory object
  * @blank: never written to, it reads as zero on the target
- * @whole: all that can be read is content (a mapping of a file without a name)
+ * @whole: each page of it is content, whether the guest has touched it or not (a
+ *	file without a name, as far as it reaches)
  */
 struct extent {
 	uint64_t start;

@@ -24,14 +24,12 @@
  * @range: as harvested, within the announced mappings
  * @untracked: no tracker sees writes to it: all of it is an item of every
  *	round, so there is nothing to be marked
- * @sparse: parts of it may be behind the end of a file, and read as zero
  *
  * Of either kind a page is sent only if its digest is not the one sent last.
  */
 struct send_item {
 	struct vasi_range range;
 	bool untracked;
-	bool sparse;
 };
 
 /**

@@ -138,7 +138,7 @@ static int harvest_whole(struct source *s)
 
 		if (e->whole)
 			ret = harvest_add(&s->harvest, (struct send_item){
-				.range = r, .untracked = true, .sparse = true });
+				.range = r, .untracked = true });
 	}
 	return ret;
 }

@@ -22,11 +22,21 @@
 #define OBJECTS_FIRST	64
 #define MAPPINGS_FIRST	1024
 
-/* identity of a mapped file, looked up once */
+/**
+ * struct mapped_file - a file that mappings name
+ * @dev: as the lines have it
+ * @ino: as well
+ * @path: without what the kernel adds
+ * @id: identity, looked up once; NULL: /dev/zero
+ * @bytes: of one without a name: its length, in whole pages, as of @look
+ * @look: 0: it was not measured yet
+ */
 struct mapped_file {
 	uint64_t dev, ino;
 	char *path;
 	Mspd__FileId *id;
+	uint64_t bytes;
+	uint64_t look;
 };
 
 /**
@@ -36,7 +46,9 @@ struct mapped_file {
  * @nr_files: how many
  * @objects: memory objects, as last listed
  * @nr_objects: how many
- * @round: looks taken
+ * @round: lists made
+ * @look: looks taken
+ * @final: files are as long as they were at the last look, or it is an error
  */
 struct maps_source {
 	struct map_text last;
@@ -45,6 +57,8 @@ struct maps_source {
 	struct vasi_object *objects;
 	size_t nr_objects;
 	uint32_t round;
+	uint64_t look;
+	bool final;
 };
 
 static void maps_close(struct capture *c)
@@ -131,6 +145,7 @@ static int look(struct capture *c, struct maps_source *s)
 	}
 	map_text_free(&s->last);
 	s->last = t;
+	s->look++;
 	return 0;
 }
 
@@ -245,8 +260,46 @@ static int identify(struct capture *c, const struct map_line *line,
 	return r;
 }
 
+static uint64_t whole_pages(uint64_t bytes)
+{
+	return (bytes + MAPS_PAGE - 1) & ~(uint64_t)(MAPS_PAGE - 1);
+}
+
+static int measure_now(struct capture *c, const struct map_line *line,
+		       uint64_t *ret)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	fd = open_mapped(c, line, O_PATH);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st))
+		return -errno;
+	*ret = whole_pages((uint64_t)st.st_size);
+	return 0;
+}
+
+/*
+ * Whoever has the file open can change its length. Behind the end nothing can
+ * be read, and that looks like a medium that fails: so where the end is has to
+ * be known. All mappings of a list have it from one look.
+ */
+static int measure(struct capture *c, const struct maps_source *s,
+		   const struct map_line *line, struct mapped_file *v)
+{
+	int r;
+
+	if (v->look && (s->final || v->look == s->look))
+		return 0;
+	r = measure_now(c, line, &v->bytes);
+	if (!r)
+		v->look = s->look;
+	return r;
+}
+
 static int find_file(struct capture *c, struct maps_source *s,
-		     const struct map_line *line, Mspd__FileId **ret)
+		     const struct map_line *line, struct mapped_file **ret)
 {
 	_cleanup_free_ char *path = NULL;
 	struct mapped_file *v;
@@ -260,7 +313,7 @@ static int find_file(struct capture *c, struct maps_source *s,
 		v = &s->files[i];
 		if (v->dev == line->dev && v->ino == line->ino &&
 		    !strcmp(v->path, path)) {
-			*ret = v->id;
+			*ret = v;
 			return 0;
 		}
 	}
@@ -275,7 +328,7 @@ static int find_file(struct capture *c, struct maps_source *s,
 		return r;
 	v->path = steal_ptr(&path);
 	s->nr_files++;
-	*ret = v->id;
+	*ret = v;
 	return 0;
 }
 
@@ -305,10 +358,25 @@ static enum vma_special special_of(const char *name)
 	return VMA_PLAIN;
 }
 
+/* anonymous memory there, with all that can be read here */
+static void whole_vma(const struct mapped_file *file,
+		      const struct map_line *line, Mspd__Vma *vma)
+{
+	const uint64_t len = line->end - line->start;
+
+	vma->has_whole = 1;
+	vma->whole = 1;
+	vma->has_readable = 1;
+	if (file->bytes > line->offset)
+		vma->readable = file->bytes - line->offset;
+	if (vma->readable > len)
+		vma->readable = len;
+}
+
 static int private_vma(struct capture *c, struct maps_source *s,
 		       const struct map_line *line, Mspd__Vma *vma)
 {
-	Mspd__FileId *id;
+	struct mapped_file *file;
 	int r;
 
 	if (!line->ino) {
@@ -325,9 +393,12 @@ static int private_vma(struct capture *c, struct maps_source *s,
 			       "is of a kind that cannot be moved");
 		return 0;
 	}
-	r = find_file(c, s, line, &id);
+	r = find_file(c, s, line, &file);
+	if (!r && file->id && file->id->deleted)
+		r = measure(c, s, line, file);
+	/* unmapped since it was listed */
 	if (r == -ENOENT && !c->suspended)
-		return -EAGAIN;	/* unmapped since it was listed */
+		return -EAGAIN;
 	if (r == -ENODEV) {
 		refuse(c, line, "vma.device", "is a mapping of a device");
 		return 0;
@@ -336,15 +407,13 @@ static int private_vma(struct capture *c, struct maps_source *s,
 		refuse(c, line, "vma.file", strerror(-r));
 		return 0;
 	}
-	if (!id)
+	if (!file->id)
 		return 0;
-	if (id->deleted) {
-		/* anonymous memory there, with all that can be read here */
-		vma->has_whole = 1;
-		vma->whole = 1;
+	if (file->id->deleted) {
+		whole_vma(file, line, vma);
 		return 0;
 	}
-	vma->file = copy_id(id);
+	vma->file = copy_id(file->id);
 	vma->has_offset = 1;
 	vma->offset = line->offset;
 	return vma->file ? 0 : -ENOMEM;
@@ -555,6 +624,16 @@ static int maps_check(struct capture *c)
 	return r;
 }
 
+/* 1: it reaches as far as when its pages were read */
+static int length_still(struct capture *c, const struct map_line *line,
+			const struct mapped_file *v)
+{
+	uint64_t bytes;
+	int r = measure_now(c, line, &bytes);
+
+	return r ? r : bytes == v->bytes;
+}
+
 /*
  * Pages that the guest never wrote are those of the target's file, which was
  * compared with the file here as it was in the beginning.
@@ -569,13 +648,17 @@ static int file_still(struct capture *c, const struct mapped_file *v)
 	for (i = 0; i < t->n; i++)
 		if (t->v[i].dev == v->dev && t->v[i].ino == v->ino)
 			break;
-	if (i == t->n || !v->id || v->id->deleted)
+	if (i == t->n || !v->id)
 		return 0;
-	fd = open_mapped(c, &t->v[i], O_PATH);
-	/* it has lost its name since, and cannot be opened without one */
-	if (fd == -ENOENT)
-		return 0;
-	r = fd < 0 ? fd : fileid_still(v->id, fd);
+	if (v->id->deleted) {
+		r = length_still(c, &t->v[i], v);
+	} else {
+		fd = open_mapped(c, &t->v[i], O_PATH);
+		/* it has lost its name since, and cannot be opened without */
+		if (fd == -ENOENT)
+			return 0;
+		r = fd < 0 ? fd : fileid_still(v->id, fd);
+	}
 	if (r < 0)
 		return r;
 	if (!r)
@@ -588,8 +671,13 @@ static int maps_capture_image(struct capture *c, enum capture_when when,
 			      Mspd__Image *img)
 {
 	size_t i;
-	int r = maps_capture(c, &img->maps);
+	int r;
 
+	if (c->maps)
+		c->maps->final = when == CAPTURE_FINAL;
+	r = maps_capture(c, &img->maps);
+	if (c->maps)
+		c->maps->final = false;
 	for (i = 0; !r && when == CAPTURE_FINAL && i < c->maps->nr_files; i++)
 		r = file_still(c, &c->maps->files[i]);
 	return r;

@@ -65,6 +65,8 @@ int maps_valid(const Mspd__Maps *maps, uint64_t top)
 		    vma->end > top ||
 		    (vma->start | vma->end | vma->offset) % MAPS_PAGE ||
 		    vma->special > VMA_VVAR_VCLOCK ||
+		    vma->readable % MAPS_PAGE ||
+		    vma->readable > (vma->whole ? vma->end - vma->start : 0) ||
 		    (vma->prot & ~(uint32_t)(PROT_READ | PROT_WRITE |
 					     PROT_EXEC)) ||
 		    (vma->advice & ~(uint64_t)ADVICE_ALL))
@@ -105,12 +107,41 @@ static bool same_file(const Mspd__FileId *a, const Mspd__FileId *b)
 	       a->mtime_ns == b->mtime_ns && a->deleted == b->deleted;
 }
 
-/* does what the old list's @a has at an address serve as the new list's @b? */
-static bool same_backing(const Mspd__Vma *a, const Mspd__Vma *b)
+/*
+ * Where a file without a name was that has become shorter: its pages are gone,
+ * also those that the guest had written. False: nowhere.
+ */
+static bool cut_off(const Mspd__Vma *old, const Mspd__Vma *vma, uint64_t *ret_from,
+		    uint64_t *ret_to)
 {
+	*ret_from = vma->start + vma->readable;
+	*ret_to = old->start + old->readable;
+	return old->whole && vma->whole && *ret_from < *ret_to;
+}
+
+/* nearest border of what was cut off, if it is before @end */
+static uint64_t piece_end(const Mspd__Vma *old, const Mspd__Vma *vma,
+			  uint64_t at, uint64_t end)
+{
+	uint64_t from, to;
+
+	if (!cut_off(old, vma, &from, &to))
+		return end;
+	if (at < from)
+		return from < end ? from : end;
+	return at < to && to < end ? to : end;
+}
+
+/* does what the old list's @a has at @at serve as the new list's @b? */
+static bool same_backing(const Mspd__Vma *a, const Mspd__Vma *b, uint64_t at)
+{
+	uint64_t from, to;
+
 	if (a->flags != b->flags || a->space != b->space ||
 	    a->whole != b->whole || a->readonly != b->readonly ||
 	    !same_file(a->file, b->file))
+		return false;
+	if (cut_off(a, b, &from, &to) && at >= from && at < to)
 		return false;
 	/* no call takes these away: the mapping was made anew, so its content
 	 * is told anew, too
@@ -216,13 +247,14 @@ static int walk(struct changes *c, const Mspd__Vma *vma,
 		bool kept = false;
 
 		if (o && o->start <= at) {
-			kept = !vma_is_kernels(o) &&
-			       (unmap ? same_backing(vma, o) :
-					same_backing(o, vma));
-			if (o->end <= end) {
+			const Mspd__Vma *old = unmap ? vma : o;
+			const Mspd__Vma *new = unmap ? o : vma;
+
+			kept = !vma_is_kernels(o) && same_backing(old, new, at);
+			if (o->end < end)
 				end = o->end;
-				i++;
-			}
+			end = piece_end(old, new, at, end);
+			i += end == o->end;
 		} else if (o && o->start < end) {
 			end = o->start;
 		}

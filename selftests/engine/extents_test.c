@@ -89,6 +89,34 @@ static void test_clip(void)
 	extents_free(&x);
 }
 
+/* a file without a name that ends within its mapping */
+static void test_whole(void)
+{
+	const struct extent *in;
+	struct extents x;
+
+	maps_new();
+	vma[0].whole = 1;
+	vma[0].readable = 3 * PAGE;
+	must(!extents_build(&x, &maps));
+	in = extents_find(&x, 0, 102 * PAGE);
+	ok(x.n == 4 && in && in->whole && in->start == 100 * PAGE &&
+	   in->end == 103 * PAGE, "all pages of a file without a name");
+	ok(!covers(&x, 0, 103, 1) && !covers(&x, 0, 109, 1) &&
+	   covers(&x, 0, 110, 10), "but those behind its end");
+	extents_free(&x);
+	vma[0].readable = 10 * PAGE;
+	must(!extents_build(&x, &maps));
+	ok(x.n == 4 && extents_find(&x, 0, 109 * PAGE)->whole,
+	   "a file as long as its mapping");
+	extents_free(&x);
+	vma[0].readable = 0;
+	must(!extents_build(&x, &maps));
+	ok(x.n == 3 && !extents_find(&x, 0, 100 * PAGE),
+	   "a file that is empty");
+	extents_free(&x);
+}
+
 static void test_refused(void)
 {
 	struct extents x = { .n = 42 };
@@ -109,12 +137,24 @@ static void test_refused(void)
 	maps_new();
 	object.bytes = ~0ULL;
 	ok(extents_build(&x, &maps) == -EBADMSG, "refused: a size that wraps");
+	maps_new();
+	vma[2].whole = 1;
+	vma[2].readable = 11 * PAGE;
+	ok(extents_build(&x, &maps) == -EBADMSG,
+	   "refused: a file that is read behind its mapping");
+	vma[2].readable = -vma[2].start;
+	ok(extents_build(&x, &maps) == -EBADMSG,
+	   "refused: a file that is read to the end of all addresses");
+	vma[2].readable = 1;
+	ok(extents_build(&x, &maps) == -EBADMSG,
+	   "refused: a file that ends within a page");
 }
 
 int main(void)
 {
 	test_build();
 	test_clip();
+	test_whole();
 	test_refused();
 	return tap_end();
 }

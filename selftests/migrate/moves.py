@@ -316,6 +316,60 @@ def rewrites(hosts):
             os.unlink(guest.file("out"))
 
 
+# The mapping of a file without a name that gets shorter and longer all the time; behind
+# the move it is anonymous, and has what it had before.
+NAMELESS = """
+import ctypes, mmap, os, random, sys, time
+PAGE, PAGES = 4096, 64
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int,
+                      ctypes.c_int, ctypes.c_long)
+name = "/tmp/nameless-%d" % os.getpid()
+fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+should = bytearray(random.randbytes(PAGE * PAGES))
+os.write(fd, should)
+at = libc.mmap(None, PAGE * PAGES, mmap.PROT_READ | mmap.PROT_WRITE,
+               mmap.MAP_PRIVATE, fd, 0)
+os.unlink(name)
+os.close(fd)
+memory = (ctypes.c_char * (PAGE * PAGES)).from_address(at)
+link = "/proc/self/map_files/%x-%x" % (at, at + PAGE * PAGES)
+while True:
+    length = random.randrange(PAGES + 1) * PAGE
+    try:
+        os.truncate(link, length)
+    except FileNotFoundError:
+        break
+    should[length:] = bytes(PAGE * PAGES - length)
+    for page in random.sample(range(length // PAGE), length // PAGE // 8):
+        should[page * PAGE] = memory[page * PAGE] = random.randrange(256)
+    time.sleep(0.002)
+while True:
+    bad = [n for n in range(PAGES) if should[n * PAGE:][:PAGE] !=
+           bytes(memory[n * PAGE:(n + 1) * PAGE])]
+    with open(sys.argv[1], "w") as f:
+        f.write("wrong pages %s\\n" % bad if bad else "OK\\n")
+    time.sleep(0.01)
+"""
+
+
+def nameless(hosts):
+    """A file without a name that changes its length is moved as long as it is."""
+    for number in range(4):
+        with Guest(hosts, "nameless%d" % number, "python3", "-c", NAMELESS,
+                   "{dir}/out") as guest:
+            time.sleep(0.3)
+            for _ in range(2):
+                result = guest.move()
+                if os.path.exists(guest.file("out")):
+                    os.unlink(guest.file("out"))
+                wait_for("a verdict", lambda: last_line(guest.file("out")))
+                check(last_line(guest.file("out")) == "OK",
+                      last_line(guest.file("out")))
+            say("%d rounds" % len(result["rounds"]))
+
+
 def compression(hosts):
     """Memory that compresses arrives with fewer bytes, whatever is written to it."""
     with Load(hosts, "dense", "--size", "32", "--wss", "32", "--rate", "8000",
@@ -362,4 +416,4 @@ def no_faults(hosts):
 
 ALL = [one_page, redis, bgsave, selfcheck, python, user, second_hop_in_a_sleep,
        two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, rewrites,
-       compression, no_faults]
+       nameless, compression, no_faults]

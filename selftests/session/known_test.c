@@ -31,6 +31,7 @@ static void test_vmas(void)
 	b.start = BASE + 8 * PAGE;
 	b.end = BASE + 16 * PAGE;
 	b.has_whole = b.whole = 1;
+	b.readable = 6 * PAGE;
 	from.n_vmas = 2;
 	from.vmas = va;
 	fill(0, BASE, 16);
@@ -48,7 +49,18 @@ static void test_vmas(void)
 	ok(pagemap_pages(known) == 15 &&
 	   !pagemap_get(known, 0, BASE + 7 * PAGE), "an unmapped page goes");
 	c = a;
+	d.readable = 8 * PAGE;
+	must(!known_follow(known, &from, &to, NULL, NULL));
+	ok(pagemap_pages(known) == 15, "a file that grows takes nothing away");
+	d.readable = 4 * PAGE;
+	must(!known_follow(known, &from, &to, NULL, NULL));
+	ok(pagemap_pages(known) == 13 &&
+	   pagemap_get(known, 0, BASE + 11 * PAGE) &&
+	   !pagemap_get(known, 0, BASE + 12 * PAGE) &&
+	   pagemap_get(known, 0, BASE + 14 * PAGE),
+	   "of one that becomes shorter, what was cut off goes");
 	d.whole = 0;
+	d.readable = 0;
 	must(!known_follow(known, &from, &to, NULL, NULL));
 	ok(pagemap_pages(known) == 7 && pagemap_get(known, 0, BASE) &&
 	   !pagemap_get(known, 0, BASE + 8 * PAGE),

@@ -18,6 +18,7 @@ struct cell {
 	bool mapped;
 	uint32_t prot, flags, advice;
 	uint64_t offset, space;
+	bool whole, readable;
 	unsigned int content;
 };
 
@@ -57,6 +58,9 @@ static Mspd__Maps *random_list(void)
 				vma->flags = MAP_SHARED;
 				vma->space = 1 + rnd(2);
 				vma->offset = rnd(3) ? at * MAPS_PAGE : 0;
+			} else if (!rnd(3)) {
+				vma->whole = 1;
+				vma->readable = rnd(len + 1) * MAPS_PAGE;
 			}
 			maps->vmas[maps->n_vmas++] = vma;
 		}
@@ -72,7 +76,8 @@ static void paint(struct cell *cells, const Mspd__Vma *vma, uint64_t start,
 		cells[(start - BASE) / MAPS_PAGE] = (struct cell){
 			true, vma->prot, vma->flags, (uint32_t)vma->advice,
 			vma->space ? vma->offset + start - vma->start : 0,
-			vma->space, content,
+			vma->space, vma->whole,
+			start < vma->start + vma->readable, content,
 		};
 }
 
@@ -91,6 +96,7 @@ static bool apply(struct cell *cells, const struct map_change *c)
 			if (cell->mapped)
 				return false;
 			paint(cells, c->vma, at, at + MAPS_PAGE, 0);
+			cell->readable = at < c->vma->start + c->vma->readable;
 			cell->advice = c->vma->advice & ADVICE_NORESERVE;
 			break;
 		case MAP_OP_PROTECT:
@@ -120,6 +126,8 @@ static const char *compare(const struct cell *is, const struct cell *old,
 				  old[i].flags == want[i].flags &&
 				  old[i].space == want[i].space &&
 				  old[i].offset == want[i].offset &&
+				  old[i].whole == want[i].whole &&
+				  (!old[i].readable || want[i].readable) &&
 				  !((old[i].advice ^ want[i].advice) &
 				    ADVICE_NORESERVE);
 
@@ -215,6 +223,18 @@ static void test_valid(void)
 	b.prot = 8;
 	ok(maps_valid(&maps, USER_TOP) == -EPROTO,
 	   "an unknown protection is refused");
+	b.prot = 0;
+	b.readable = MAPS_PAGE;
+	ok(maps_valid(&maps, USER_TOP) == -EPROTO,
+	   "a length of a file that has a name is refused");
+	b.whole = 1;
+	ok(!maps_valid(&maps, USER_TOP), "of one without a name it is taken");
+	b.readable = MAPS_PAGE / 2;
+	ok(maps_valid(&maps, USER_TOP) == -EPROTO,
+	   "if it is of whole pages");
+	b.readable = 2 * MAPS_PAGE;
+	ok(maps_valid(&maps, USER_TOP) == -EPROTO,
+	   "and not longer than the mapping");
 }
 
 static const char lines[] =

@@ -74,6 +74,8 @@ static int copy_part(struct mover *v, const struct vasi_range *part)
 
 	r = a->read(v->source, part, 1, v->data, DATA_BYTES, &done);
 	if (r == -EFAULT || (!r && !done)) {
+		if (v->capture.suspended)
+			return -EFAULT;
 		if (a->mark)
 			a->mark(v->source, part, 1);
 		return 0;
@@ -112,7 +114,7 @@ static int copy_range(struct mover *v, const struct vasi_range *range)
 	return r;
 }
 
-/* holes in what was mapped of a file without a name are data */
+/* all that a file without a name has is data */
 static int copy_whole(struct mover *v, const Mspd__Maps *maps)
 {
 	size_t i;
@@ -124,7 +126,7 @@ static int copy_whole(struct mover *v, const Mspd__Maps *maps)
 			.start = vma->start, .pages = 1, .kind = VASI_KIND_DATA,
 		};
 
-		for (; vma->whole && page.start < vma->end && !r;
+		for (; page.start < vma->start + vma->readable && !r;
 		     page.start += PAGE)
 			r = copy_part(v, &page);
 	}
@@ -268,6 +270,8 @@ static int switch_over(struct mover *v)
 	v->suspended = true;
 	v->capture.suspended = true;
 	r = round_once(v, true);
+	if (!r && v->m->before_final)
+		v->m->before_final(v->m->arg);
 	at = now_ns();
 	if (!r)
 		r = files_sync(&v->capture);

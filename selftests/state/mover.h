@@ -16,7 +16,8 @@
  * @fail_at: give up behind this step, see enum move_step; 0 = do not
  * @other_kernel: let the target think that the source has another kernel
  * @before_switch: called behind the last round that the guest runs in
- * @arg: for it
+ * @before_final: called when the last pages were read
+ * @arg: for them
  * @pid: the guest; of the target when the move succeeded
  * @pause_ns: from the begin of the suspend to the resume
  * @capture_ns: part of it
@@ -31,6 +32,7 @@ struct move {
 	int fail_at;
 	bool other_kernel;
 	void (*before_switch)(void *arg);
+	void (*before_final)(void *arg);
 	void *arg;
 	pid_t pid;
 	int64_t pause_ns, capture_ns, restore_ns;

@@ -462,6 +462,76 @@ static void guest_join(void)
 	grow(three, "three parts made one before the move");
 }
 
+/* -- shorter: files without a name that end within their mappings */
+
+static uint8_t *map_gone(const char *name, off_t len)
+{
+	int fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	uint8_t *p;
+
+	want(fd >= 0 && !ftruncate(fd, AREA_PAGES * PAGE));
+	p = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	fill(p, 1);
+	munmap(p, AREA_PAGES * PAGE);
+	/* it will be anonymous: its neighbours must not be of its kind */
+	map(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	p = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+	map(PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	want(!ftruncate(fd, len) && !unlink(name));
+	close(fd);
+	return p;
+}
+
+/* its length, by whoever can find it without a name */
+static void cut_gone(const uint8_t *p, off_t len)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx",
+		 (unsigned long)p, (unsigned long)p + AREA_PAGES * PAGE);
+	want(!truncate(path, len));
+}
+
+/* @len bytes of the file, and zeros where there is none */
+static void want_gone(const uint8_t *p, size_t len, const char *what)
+{
+	size_t i;
+
+	for (i = 0; i < AREA_PAGES * PAGE; i++) {
+		if (p[i] != (i < len ? (uint8_t)(i / PAGE * 7 + i + 1) : 0)) {
+			wrong("%s: byte %zu is %u", what, i, p[i]);
+			return;
+		}
+	}
+}
+
+static void guest_shorter(void)
+{
+	uint8_t *is = map_gone("is", 5 * PAGE + 100);
+	uint8_t *gets = map_gone("gets", AREA_PAGES * PAGE);
+	uint8_t *grows = map_gone("grows", 2 * PAGE);
+	uint8_t *no = map_gone("no", 0);
+
+	is[PAGE] ^= 0xff;
+	gets[PAGE] ^= 0xff;
+	gets[12 * PAGE] ^= 0xff;
+	write_file("ready", "ready");
+	while (access("join", F_OK))
+		usleep(1000);
+	/* what it wrote behind the new end goes as well */
+	cut_gone(gets, 7 * PAGE + 1);
+	cut_gone(grows, 4 * PAGE);
+	write_file("joined", "joined");
+	while (!gone())
+		usleep(1000);
+	is[PAGE] ^= 0xff;
+	gets[PAGE] ^= 0xff;
+	want_gone(is, 5 * PAGE + 100, "a file that is shorter");
+	want_gone(gets, 7 * PAGE + 1, "a file that gets shorter");
+	want_gone(grows, 2 * PAGE, "a file that grows");
+	want_gone(no, 0, "an empty file");
+}
+
 /* -- identity: who it is, what it was set to */
 
 static void guest_identity(void)
@@ -678,6 +748,7 @@ static const struct {
 	{ "memory", guest_memory },
 	{ "merge", guest_merge },
 	{ "join", guest_join },
+	{ "shorter", guest_shorter },
 	{ "identity", guest_identity },
 	{ "sleep", guest_sleep },
 	{ "births", guest_births },
@@ -685,8 +756,8 @@ static const struct {
 };
 
 const char *const state_guests[] = {
-	"signals", "trap", "memory", "merge", "join", "identity", "sleep",
-	"births", "clocks", NULL,
+	"signals", "trap", "memory", "merge", "join", "shorter", "identity",
+	"sleep", "births", "clocks", NULL,
 };
 
 int state_guest(const char *name)
