@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -187,16 +188,40 @@ static const struct vasi_object *find_object(const struct maps_source *s,
 	return NULL;
 }
 
+static int is_named(int fd, const struct map_line *line)
+{
+	char path[32], link[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n < 0)
+		return -errno;
+	link[n] = '\0';
+	return map_line_names(line, link);
+}
+
+/*
+ * A guest that runs may have mapped another file at the very place since it was
+ * listed: -EAGAIN. Who else renames the file of one that is suspended does no
+ * harm.
+ */
 static int open_mapped(struct capture *c, const struct map_line *line,
 		       int flags)
 {
+	_cleanup_close_ int fd = -1;
 	char name[64];
-	int fd;
+	int r;
 
 	snprintf(name, sizeof(name), "map_files/%" PRIx64 "-%" PRIx64,
 		 line->start, line->end);
 	fd = openat(c->proc, name, flags | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	r = c->suspended ? 1 : is_named(fd, line);
+	if (r < 0)
+		return r;
+	return r ? steal_fd(&fd) : -EAGAIN;
 }
 
 /* the name without what the kernel adds when the file has no name any more */
@@ -397,7 +422,7 @@ static int private_vma(struct capture *c, struct maps_source *s,
 	if (!r && file->id && file->id->deleted)
 		r = measure(c, s, line, file);
 	/* unmapped since it was listed */
-	if (r == -ENOENT && !c->suspended)
+	if ((r == -ENOENT || r == -EAGAIN) && !c->suspended)
 		return -EAGAIN;
 	if (r == -ENODEV) {
 		refuse(c, line, "vma.device", "is a mapping of a device");

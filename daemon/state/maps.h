@@ -89,6 +89,9 @@ void map_text_free(struct map_text *t);
  */
 int map_text_flags(struct map_text *t, const struct vasi_mapping *v, size_t n);
 
+/* is @link, as readlink() tells it, what the line names? @link is changed */
+bool map_line_names(const struct map_line *line, char *link);
+
 /* -- pure: maps_diff.c */
 
 enum map_op { MAP_OP_UNMAP, MAP_OP_MAP, MAP_OP_PROTECT, MAP_OP_ADVISE };

@@ -55,6 +55,13 @@ static void unescape(char *s)
 	*to = '\0';
 }
 
+/* a name that has "\012" in itself cannot be told from one with a newline */
+bool map_line_names(const struct map_line *line, char *link)
+{
+	unescape(link);
+	return !strcmp(line->name, link);
+}
+
 static int parse_line(struct map_line *ret, char *line)
 {
 	unsigned int major, minor;

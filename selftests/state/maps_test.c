@@ -283,6 +283,14 @@ static void test_flags(void)
 	map_text_free(&t);
 }
 
+static bool names(const struct map_line *line, const char *link)
+{
+	char text[64];
+
+	strcpy(text, link);
+	return map_line_names(line, text);
+}
+
 static void test_text(void)
 {
 	struct map_text t, later;
@@ -294,6 +302,12 @@ static void test_text(void)
 	   t.v[0].offset == 0x1000 && t.v[0].prot == (PROT_READ | PROT_EXEC),
 	   "path with space and newline, offset, protection");
 	ok(t.v[1].shared && !t.v[0].shared, "shared and private");
+	ok(names(&t.v[0], "/bin/a b\nc") && names(&t.v[0], "/bin/a b\\012c") &&
+	   names(&t.v[1], "/memfd:x (deleted)"),
+	   "a file is known by what a link to it says");
+	ok(!names(&t.v[0], "/bin/a b\nc (deleted)") &&
+	   !names(&t.v[0], "/bin/a") && !names(&t.v[1], "/memfd:x"),
+	   "another file is not");
 	test_flags();
 	ok(map_text_parse(&later, strdup("00400000-00402000 r-xp\n")) ==
 	   -EPROTO, "half a line is refused");
