@@ -150,7 +150,12 @@ static bool may_restart(const struct user_stream *s,
 	case __NR_readv:
 	case __NR_write:
 	case __NR_writev:
+	case __NR_preadv2:
+	case __NR_pwritev2:
+	case __NR_sendfile:
 		return is_socket(s, regs->rdi);
+	case __NR_splice:
+		return is_socket(s, regs->rdi) || is_socket(s, regs->rdx);
 	default:
 		return false;
 	}
@@ -161,13 +166,17 @@ static bool may_restart(const struct user_stream *s,
  * call, or still gives EINTR if a signal handler comes to run. A call with a
  * signal mask of its own is restarted even so: that mask is lost when the
  * thread makes calls, and is back, with the signal, when it is made again.
+ *
+ * Signals without a handler do not count: those that are ignored are pending
+ * for a thread that is traced, and for no other one.
  */
 static void fix_eintr(const struct user_stream *s, struct user_thread *t,
 		      const char *status)
 {
 	const uint64_t blocked = hex_field(status, "SigBlk");
-	const uint64_t pending = hex_field(status, "SigPnd") |
-				 hex_field(status, "ShdPnd");
+	const uint64_t pending = (hex_field(status, "SigPnd") |
+				  hex_field(status, "ShdPnd")) &
+				 hex_field(status, "SigCgt");
 
 	if ((long)t->regs.orig_rax < 0 || (long)t->regs.rax != -EINTR ||
 	    (pending & ~blocked && blocked == t->mask) ||
