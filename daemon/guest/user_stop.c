@@ -355,11 +355,32 @@ static bool has_ended(const struct user_stream *s, pid_t tid)
 }
 
 /*
+ * One that is held tells of nothing but its end: the guest is killed, or another
+ * thread, which did not stop yet, is in an exec and waits until we have seen
+ * it. Then the first thread's number is that thread's, which stops later. 1: it
+ * has ended.
+ */
+static int look_again(const struct user_stream *s, const struct user_thread *t)
+{
+	const bool first = t->tid == s->pid;
+	siginfo_t info = {};
+
+	/* the end of the first one is for its parent to see */
+	if (waitid(P_PID, (id_t)t->tid, &info, WSTOPPED | WNOHANG | __WALL |
+		   __WNOTHREAD | (first ? 0 : WEXITED)))
+		return !first;
+	if (!info.si_pid)
+		return 0;
+	return info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED ?
+	       -ECANCELED : 1;
+}
+
+/*
  * Looks at all that have not stopped yet; returns one of them, 0 = there is
  * none, or -errno. The first thread tells of its end only when all others are
- * gone (@dead: look for it).
+ * gone (@dead: look for it, and for that of threads that are held: @ret_lost).
  */
-static pid_t poll_stops(struct user_stream *s, bool dead)
+static pid_t poll_stops(struct user_stream *s, bool dead, bool *ret_lost)
 {
 	pid_t late = 0;
 	size_t i;
@@ -369,8 +390,16 @@ static pid_t poll_stops(struct user_stream *s, bool dead)
 		int status, r;
 		pid_t got;
 
-		if (t->held)
+		if (t->held) {
+			r = dead ? look_again(s, t) : 0;
+			if (r < 0)
+				return r;
+			if (r) {
+				*ret_lost = true;
+				s->threads[i--] = s->threads[--s->nr_threads];
+			}
 			continue;
+		}
 		got = waitpid(t->tid, &status, __WALL | __WNOTHREAD | WNOHANG);
 		if (!got && !(dead && t->tid == s->pid &&
 			      has_ended(s, t->tid))) {
@@ -392,29 +421,37 @@ static pid_t poll_stops(struct user_stream *s, bool dead)
 	return late;
 }
 
-/* all that are seized; -ETIMEDOUT and @ret_late */
+/*
+ * All that are seized; -ETIMEDOUT and @ret_late. A thread that calls exec may
+ * come to no stop at all, and one that was lost to it is the sign of an exec, or
+ * a kill, that goes on.
+ */
 static int await(struct user_stream *s, int64_t deadline, pid_t *ret_late)
 {
 	struct timespec pause = { 0, POLL_FIRST_NS };
 	unsigned int tries;
-	pid_t late;
+	bool lost = false;
 
 	for (tries = 0;; tries++) {
-		late = poll_stops(s, tries % POLLS_DEAD == POLLS_DEAD - 1);
-		if (late <= 0)
+		const bool dead = tries % POLLS_DEAD == POLLS_DEAD - 1;
+		const pid_t late = poll_stops(s, dead, &lost);
+		const int r = dead ? user_alive(s) : 0;
+
+		if (r)
+			return r;
+		if (late < 0 || (!late && !lost))
 			return late;
+		*ret_late = late;
 		if (tries < YIELDS) {
 			sched_yield();
 			continue;
 		}
 		if (now_ns() >= deadline)
-			break;
+			return -ETIMEDOUT;
 		nanosleep(&pause, NULL);
 		if (pause.tv_nsec < POLL_MAX_NS)
 			pause.tv_nsec *= 2;
 	}
-	*ret_late = late;
-	return -ETIMEDOUT;
 }
 
 /* -- all of them */
@@ -551,7 +588,10 @@ int user_stop(struct user_stream *s, pid_t tid, int64_t deadline,
 
 /* -- the tracer */
 
-/* One that is not stopped yet is let go by the end of the tracer: true. */
+/*
+ * One that is not stopped yet is let go by the end of the tracer: true. That
+ * leaves it a signal that it has come to stop for meanwhile; a detach does not.
+ */
 static bool let_go(struct user_stream *s)
 {
 	bool late = false;
@@ -559,7 +599,10 @@ static bool let_go(struct user_stream *s)
 
 	user_inject_end(s);
 	for (i = 0; i < s->nr_threads; i++) {
-		late = late || !s->threads[i].held;
+		if (!s->threads[i].held) {
+			late = true;
+			continue;
+		}
 		ptrace(PTRACE_DETACH, s->threads[i].tid, 0, 0);
 	}
 	s->nr_threads = 0;
@@ -723,7 +766,10 @@ static int hold(struct user_stream *s, void *arg)
 {
 	struct hold *h = arg;
 
-	return user_stop(s, 0, h->deadline, h->holdup);
+	const int r = user_stop(s, 0, h->deadline, h->holdup);
+
+	/* what stands still may be another program by now */
+	return r ? r : user_alive(s);
 }
 
 int user_hold(struct user_stream *s, int64_t deadline,
