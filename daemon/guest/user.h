@@ -165,7 +165,7 @@ int user_probe(struct vasi_query *ret);
 /* what @err of user_probe() is due to; asked at once */
 const char *user_probe_why(int err);
 
-/* -- user_stop.c: the tracer, and threads that it stops */
+/* -- user_tracer.c, user_stop.c: the tracer, and threads that it stops */
 
 /*
  * Calls @fn in the tracer's thread, which is made if there is none; then the
