@@ -36,6 +36,8 @@
 #define MAX_ARGS	6
 #define CS_64BIT	0x33
 #define GET_DISPATCH_CONFIG	0x4211
+#define DISPATCHED	2	/* SYS_USER_DISPATCH, si_code of a SIGSYS */
+#define SIGNAL_BIT(sig)	(1ULL << ((sig) - 1))
 
 /* struct ptrace_sud_config */
 struct dispatch_config {
@@ -122,11 +124,12 @@ bool user_dispatched(pid_t tid)
 		       sizeof(c), &c) && c.mode;
 }
 
-bool user_is_mute(const struct user_thread *t, const char *status)
+bool user_is_mute(const struct user_stream *s, const struct user_thread *t,
+		  const char *status)
 {
 	const char *f = procfile_field(status, "Seccomp");
 
-	return (f && atoi(f)) || t->regs.cs != CS_64BIT ||
+	return (f && atoi(f)) || s->dispatched || t->regs.cs != CS_64BIT ||
 	       user_dispatched(t->tid);
 }
 
@@ -170,13 +173,28 @@ static int put_back(struct user_thread *t)
 	       -errno : 0;
 }
 
+/* a dispatched call, where that cannot be known before: not the guest's affair */
+static bool was_dispatched(struct user_stream *s, struct user_thread *t)
+{
+	siginfo_t info;
+	size_t i;
+
+	if (ptrace(PTRACE_GETSIGINFO, t->tid, 0, &info) ||
+	    info.si_signo != SIGSYS || info.si_code != DISPATCHED)
+		return false;
+	s->dispatched = true;
+	for (i = 0; i < s->nr_threads; i++)
+		s->threads[i].mute = true;
+	return true;
+}
+
 /*
  * To a stop like the one it came from, wherever it is now (@status; 0: it
  * runs). It is waited for as long as it lives: let go with the registers of a
  * call the guest would be lost. A signal that came instead of the call is
  * acted upon, so that it is not lost either: -EAGAIN.
  */
-static int bring_back(struct user_thread *t, int status)
+static int bring_back(struct user_stream *s, struct user_thread *t, int status)
 {
 	bool passed = false;
 	int r;
@@ -190,8 +208,9 @@ static int bring_back(struct user_thread *t, int status)
 				   offsetof(struct user, regs.orig_rax), -1L))
 				return -errno;
 		} else if (status) {
-			sig = WSTOPSIG(status);
 			passed = true;
+			if (!was_dispatched(s, t))
+				sig = WSTOPSIG(status);
 			r = put_back(t);
 			if (r)
 				return r;
@@ -212,13 +231,16 @@ static int bring_back(struct user_thread *t, int status)
 	return -EAGAIN;
 }
 
-/* All signals are blocked meanwhile, and not for longer. */
+/*
+ * All signals are blocked meanwhile, and not for longer. But for a SIGSYS that
+ * the guest lets in: one by force would find it blocked, and reset its action.
+ */
 static int call(struct user_stream *s, struct user_thread *t, long nr,
 		const uint64_t arg[6], long *ret)
 {
 	const int64_t deadline = deadline_in(CALL_MS);
 	struct user_regs_struct regs = t->regs;
-	uint64_t all = ~0ULL;
+	uint64_t all = ~SIGNAL_BIT(SIGSYS) | t->mask;
 	int r, back, status = 0;
 
 	if (t->mute)
@@ -246,7 +268,7 @@ static int call(struct user_stream *s, struct user_thread *t, long nr,
 		r = to_stop(t->tid, deadline, &status);
 	if (!r && ptrace(PTRACE_GETREGS, t->tid, 0, &regs))
 		r = -errno;
-	back = bring_back(t, status);
+	back = bring_back(s, t, status);
 	if (!r)
 		*ret = (long)regs.rax;
 	return back ? back : r;

@@ -99,6 +99,8 @@ struct user_call {
  * @call_at: address of a syscall instruction of it, 0 = not looked for
  * @page: address of a page that it has mapped for calls, 0 = none
  * @page_place: where there was room for that, 0 = not looked for
+ * @dispatched: calls of it were dispatched, which was not known before: it
+ *	makes no more of them
  * @state: VASI_STATE_*
  * @reason: of an abort
  * @suspended_at: CLOCK_MONOTONIC, 0 = is not
@@ -126,6 +128,7 @@ struct user_stream {
 	struct user_call *calls;
 	size_t nr_calls;
 	uint64_t call_at, page, page_place;
+	bool dispatched;
 	uint32_t state, reason;
 	int64_t suspended_at;
 	_Atomic uint64_t bytes_left;
@@ -232,8 +235,9 @@ int user_inject_begin(struct user_stream *s, struct user_thread *t);
  */
 int user_inject_end(struct user_stream *s);
 /* whether a stopped thread, of that status in /proc, is mute (see there) */
-bool user_is_mute(const struct user_thread *t, const char *status);
-/* are the calls of a stopped thread dispatched? Since Linux 6.4; before: no */
+bool user_is_mute(const struct user_stream *s, const struct user_thread *t,
+		  const char *status);
+/* are the calls of a stopped thread dispatched? Told since Linux 6.4; before: no */
 bool user_dispatched(pid_t tid);
 
 /* -- user_seal.c: the cgroup v2 freezer, and the mark of a sealed guest */

@@ -114,7 +114,7 @@ uint64_t user_held_thread(struct user_records *o, pid_t tid,
 		held |= VASI_HELD_DEBUGREGS;
 	if (t && has_ioports(tid))
 		held |= VASI_HELD_IOPORTS;
-	if (t && user_dispatched(tid))
+	if (t && (o->s->dispatched || user_dispatched(tid)))
 		held |= VASI_HELD_SYSCALL_DISPATCH;
 	o->held |= held;
 	return held;

@@ -258,7 +258,7 @@ static int look_at(struct user_stream *s, struct user_thread *t)
 	    ptrace(PTRACE_GETSIGMASK, t->tid, sizeof(t->mask), &t->mask))
 		return -errno;
 	t->inner = inner_tid(status);
-	t->mute = user_is_mute(t, status);
+	t->mute = user_is_mute(s, t, status);
 	fix_eintr(s, t, status);
 	leave_rseq(s, t);
 	recall_call(s, t);
