@@ -205,7 +205,7 @@ class Shuttle:
             "access": re.search(r"access=(\w+)", attributes).group(1),
             "tracker": tracker(events),
             "goodput_Bps": result["goodput_Bps"],
-            "round1_Bps": first["bytes"] * 1e9 / max(1, first["ns"]),
+            "round1_Bps": first["plain_bytes"] * 1e9 / max(1, first["ns"]),
             "bytes_sent": result["bytes_sent"],
             "rounds": len(result["rounds"]),
             "pause_ms": result["pause_ms"],
