@@ -145,10 +145,13 @@ static void test_guest(const char *guest, int hops, int fail_at,
 	for (i = 0; i < hops && !r; i++) {
 		m.cgroup = next_cgroup();
 		m.other_kernel = other_kernel && !i;
-		/* a thread may be inside of the vDSO: it is out the next time */
+		/*
+		 * A thread may be inside of the vDSO, or about to end: it is
+		 * out, or gone, the next time, as with the mover's next try.
+		 */
 		for (tries = 0; tries < 20; tries++) {
 			r = move_guest(&m);
-			if (r != -EAGAIN)
+			if (r != -EAGAIN && r != -EBUSY)
 				break;
 			findings_clear(&m.findings);
 		}
