@@ -19,6 +19,7 @@
 
 #define MAX_DEADLINE_MS	60000
 #define SEAL_MS		2000
+#define LOCK_TRIES	20
 
 #ifndef PID_FS_MAGIC
 #define PID_FS_MAGIC	0x50494446
@@ -50,6 +51,8 @@ int user_lock(struct user_stream *s)
 	/* older pidfds have one inode for all processes */
 	if (fstatfs(fd, &fs) || fs.f_type != PID_FS_MAGIC) {
 		snprintf(path, sizeof(path), "/proc/%d/status", s->pid);
+		cleanup_close(&s->lock_fd);
+		s->lock_fd = -1;
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			return errno == ENOENT ? -ESRCH : -errno;
@@ -131,13 +134,17 @@ static int check_kind(const struct user_stream *s)
 
 static int open_process(struct user_stream *s)
 {
+	unsigned int tries;
 	char path[32];
 	int r;
 
 	s->pidfd = pidfd_open(s->pid, 0);
 	if (s->pidfd < 0)
 		return -errno;
-	r = user_lock(s);
+	/* who looks whether a sealed guest is held takes the lock for that */
+	for (tries = 0; (r = user_lock(s)) == -EBUSY && tries < LOCK_TRIES;
+	     tries++)
+		sleep_ms(1);
 	if (r)
 		return r;
 	snprintf(path, sizeof(path), "/proc/%d", s->pid);

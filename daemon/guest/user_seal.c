@@ -3,9 +3,11 @@
  * Seal: the guest's own cgroup is frozen, and an attribute of its directory
  * says by which stream
  *
- * Both stay when all of us have died. The mark is written before the freeze
- * and removed after the thaw: what is frozen has a mark, always. A mark on what
- * is not frozen is one that nobody had the time to remove, and means nothing.
+ * Both stay when all of us have died. On the source the mark is written before
+ * the freeze and removed after the thaw: what is frozen has a mark, always. A
+ * mark on what is not frozen is one that nobody had the time to remove, and
+ * means nothing. A target is frozen first, by its suspend: until it has a mark
+ * its builder traces it, and it dies with that.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -230,6 +232,34 @@ static void move_back(const char *own, const char *home)
 	}
 }
 
+static bool mark_read(int dir, struct mark *ret);
+
+/*
+ * One of that name was left by a mover that died, perhaps frozen or with a mark,
+ * and there may be somebody in it: nothing of it may befall the guest.
+ */
+static int make_own(const char *own)
+{
+	_cleanup_close_ int dir = -1;
+	struct mark m;
+
+	if (!mkdir(own, 0755))
+		return 0;
+	if (errno != EEXIST)
+		return -EOPNOTSUPP;
+	if (!rmdir(own))
+		return mkdir(own, 0755) ? -EOPNOTSUPP : 0;
+	dir = open(own, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return -EOPNOTSUPP;
+	if (mark_read(dir, &m))
+		return -EBUSY;
+	if (write_file(dir, "cgroup.freeze", "0") ||
+	    (fremovexattr(dir, MARK) && errno != ENODATA))
+		return -EOPNOTSUPP;
+	return 0;
+}
+
 int user_cgroup_own(struct user_stream *s)
 {
 	char path[1100], own[1200];
@@ -244,8 +274,9 @@ int user_cgroup_own(struct user_stream *s)
 	if (r != -EBUSY)
 		return r;
 	snprintf(own, sizeof(own), "%s/" OWN_PREFIX "%d", path, s->pid);
-	if (mkdir(own, 0755) && errno != EEXIST)
-		return -EOPNOTSUPP;
+	r = make_own(own);
+	if (r)
+		return r;
 	r = move_to(own, s->pid);
 	if (!r) {
 		/* its children of from now on are there, too, until they end */

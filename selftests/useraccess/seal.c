@@ -280,6 +280,95 @@ static void test_company(void)
 	end_guest(pid);
 }
 
+static bool freeze(const char *cgroup)
+{
+	char path[1200];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/cgroup.freeze", cgroup);
+	f = fopen(path, "w");
+	must(f);
+	fprintf(f, "1");
+	return !fclose(f);
+}
+
+/* what a mover that died has left under the name that the guest's would have */
+static void test_name_taken(bool occupied)
+{
+	const pid_t pid = start_guest(count), other = fork_guest();
+	char home[1024], own[1100];
+	struct guest *g;
+
+	if (!other)
+		for (;;)
+			pause();
+	wait_ready();
+	must(cgroup_of(pid, home, sizeof(home)));
+	snprintf(own, sizeof(own), "%s/vasi-%d", home, pid);
+	must(!mkdir(own, 0755) && freeze(own) &&
+	     !setxattr(own, MARK, "nonsense", 8, 0));
+	if (occupied)
+		must(move_into(own, other));
+	g = attached(pid);
+	ok(!a->suspend(g, DEADLINE_MS, 0, NULL) && !a->resume(g) && runs() &&
+	   getxattr(own, MARK, NULL, 0) < 0,
+	   "a frozen cgroup that has its name%s is none of a guest's affair",
+	   occupied ? " and somebody in it" : "");
+	end_guest(other);
+	a->close(g);
+	end_guest(pid);
+	rmdir(own);
+}
+
+/* looks whether the guest is held, as who makes a list does, at length */
+static void look_often(pid_t guest)
+{
+	for (;;) {
+		struct user_stream s = {
+			.pid = guest, .lock_fd = -1,
+			.pidfd = (int)syscall(SYS_pidfd_open, guest, 0),
+		};
+
+		user_lock(&s);
+		sleep_ms(2);
+		close(s.pidfd);
+		if (s.lock_fd >= 0)
+			close(s.lock_fd);
+		sleep_ms(2);
+	}
+}
+
+/* a list is made while a guest is taken over, again and again */
+static void test_list_meanwhile(void)
+{
+	const pid_t pid = start_guest(count);
+	const uint64_t id = new_stream_id();
+	struct guest *g;
+	pid_t mover, lister;
+	int i, good = 0;
+
+	wait_ready();
+	mover = sealing_mover(pid, id, false);
+	must(wait_until(page->go));
+	end_guest(mover);
+	lister = fork_guest();
+	if (!lister)
+		look_often(pid);
+	for (i = 0; i < 100; i++) {
+		sleep_ms(1);
+		if (a->takeover(&g, VASI_SERVICE_SOURCE, id))
+			continue;
+		good++;
+		a->close(g);
+	}
+	end_guest(lister);
+	ok(good == i, "who makes a list does not hold a guest: %d of %d", good,
+	   i);
+	must(!a->takeover(&g, VASI_SERVICE_SOURCE, id) && !a->resume(g));
+	a->close(g);
+	end_guest(pid);
+}
+
 int main(void)
 {
 	if (geteuid() || a->probe(NULL)) {
@@ -291,6 +380,9 @@ int main(void)
 	test_sealed(false);
 	test_sealed(true);
 	test_company();
+	test_name_taken(false);
+	test_name_taken(true);
+	test_list_meanwhile();
 	test_first_child();
 	test_children();
 	test_left_cgroup();
