@@ -11,9 +11,13 @@
 #include "guest/user.h"
 #include "guest/user_mem.h"
 #include "lib/clock.h"
+#include "log.h"
 
 #define STOP_MS		500
-#define HOLD_MS		5000
+/* of a pass that needs all threads stopped: a try, what runs between, all */
+#define HOLD_MS		50
+#define HOLD_PAUSE_MS	50
+#define HOLD_TRIES	50
 
 /**
  * struct user_track - what works on a stream's memory
@@ -83,12 +87,25 @@ static int uffd(void *arg, int flags)
 	return r;
 }
 
+/* While one thread does not stop the others stand still: for a moment only. */
 static int stop(void *arg)
 {
 	struct guest_holdup holdup = {};
 	struct user_stream *s = arg;
+	unsigned int tries;
+	int r = 0;
 
-	return s->suspended ? 0 : user_hold(s, deadline_in(HOLD_MS), &holdup);
+	for (tries = 0; tries < HOLD_TRIES && !s->suspended; tries++) {
+		if (tries)
+			sleep_ms(HOLD_PAUSE_MS);
+		r = user_hold(s, deadline_in(HOLD_MS), &holdup);
+		if (r != -ETIMEDOUT)
+			break;
+	}
+	if (r == -ETIMEDOUT)
+		log_warning("guest %d: thread %d (%s) does not stop, so what was written is not known",
+			    s->pid, holdup.tid, holdup.comm);
+	return r;
 }
 
 static void go(void *arg)

@@ -39,7 +39,8 @@ static bool written_device(const struct fd_look *look, dev_t dev)
 }
 
 /* statfs() shows the type of the server's file system */
-static bool is_on_9p(const struct fd_look *look, const struct fd_entry *e)
+static bool type_of(const struct fd_look *look, const struct fd_entry *e,
+		    char buf[32])
 {
 	_cleanup_free_ char *text = NULL;
 	const char *line, *type;
@@ -51,7 +52,7 @@ static bool is_on_9p(const struct fd_look *look, const struct fd_entry *e)
 	for (line = text; *line; line += *line == '\n') {
 		if (strtoull(line, NULL, 10) == id) {
 			type = strstr(line, " - ");
-			return type && !strncmp(type, " - 9p ", 6);
+			return type && sscanf(type, " - %31s", buf) == 1;
 		}
 		line = strchrnul(line, '\n');
 	}
@@ -60,18 +61,38 @@ static bool is_on_9p(const struct fd_look *look, const struct fd_entry *e)
 
 /*
  * 9p over virtio reads more than 1024 bytes by DMA into the guest's pages and
- * marks them nowhere, so neither a dirty bit nor the folio tells of it.
+ * marks them nowhere, so neither a dirty bit nor the folio tells of it. Servers
+ * of others may fill pages that they have pinned, which the module sees.
  */
+static bool fills_unseen(const struct fd_look *look, const char *type)
+{
+	static const char *const pinning[] = {
+		"fuse", "fuseblk", "virtiofs", "cifs", "smb3",
+	};
+
+	if (!strcmp(type, "9p"))
+		return true;
+	if (look->c->guest->access != &guest_user)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(pinning); i++)
+		if (!strcmp(type, pinning[i]))
+			return true;
+	return !strncmp(type, "fuse.", 5);
+}
+
 static void warn_unseen_reads(struct fd_look *look, const struct fd_entry *e)
 {
-	char object[PATH_MAX + 64];
+	char object[PATH_MAX + 64], type[32];
 
 	if (!look->checking || (e->flags & O_ACCMODE) == O_WRONLY ||
-	    (e->flags & O_PATH) || !is_on_9p(look, e))
+	    (e->flags & O_PATH) || !type_of(look, e, type) ||
+	    !fills_unseen(look, type))
 		return;
 	finding_add(look->c->findings, FINDING_WARNING, "fd.file.unseen",
 		    fd_object(e, object, sizeof(object)),
-		    "is on 9p, whose large reads no tracker sees: do not move the guest while it reads, or use another file system");
+		    "is on %s, whose large reads %s: do not move the guest while it reads, or use another file system",
+		    type, strcmp(type, "9p") ? "only the module may see" :
+					       "no tracker sees");
 }
 
 /*
