@@ -7,59 +7,34 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "guest/user.h"
+#include "counting.h"
 #include "guest/user_records.h"
-#include "vasi_test.h"
 
-#define DEADLINE_MS	5000
 #define STOP_NS		NSEC
 #define CYCLES		30
 #define BELOW		(64 << 10)
 
-static const struct guest_access *const a = &guest_user;
+static void (*prepare)(void);
 
-/* what guests tell */
-static struct page {
-	atomic_long rounds;
-	atomic_int wrong, ready;
-} *page;
+static void prepared(void)
+{
+	prepare();
+	count();
+}
 
-static pid_t start_guest(void (*body)(void))
+/* one that counts when it has done @body */
+static pid_t ready_guest(void (*body)(void))
 {
 	pid_t pid;
 
-	memset(page, 0, sizeof(*page));
-	pid = fork_guest();
-	if (pid) {
-		must(wait_until(page->ready));
-		return pid;
-	}
-	body();
-	page->ready = 1;
-	for (;;)
-		page->rounds++;
-}
-
-static struct guest *attached(pid_t pid)
-{
-	struct guest *g = NULL;
-	int r = a->attach(&g, pid, VASI_SERVICE_SOURCE, new_stream_id());
-
-	errno = -r;
-	must(!r);
-	return g;
-}
-
-static bool runs(void)
-{
-	const long n = page->rounds;
-
-	return wait_until(page->rounds != n);
+	prepare = body;
+	pid = start_guest(prepared);
+	wait_ready();
+	return pid;
 }
 
 /* of all threads and the process, 0 = movable; or -errno */
@@ -135,7 +110,7 @@ static void *use_memory(void *arg)
 			v[i] = n;
 		for (i = 0; i < BELOW / sizeof(n); i++)
 			page->wrong |= v[i] != n;
-		page->rounds++;
+		page->rounds[0]++;
 	}
 	return NULL;
 }
@@ -168,7 +143,7 @@ static void on_small_stack(void)
 
 static void test_memory(void)
 {
-	const pid_t pid = start_guest(on_small_stack);
+	const pid_t pid = ready_guest(on_small_stack);
 	struct guest *g = attached(pid);
 	int i, good = 0;
 
@@ -182,7 +157,7 @@ static void test_memory(void)
 
 static void test_mappings(void)
 {
-	const pid_t pid = start_guest(many_actions);
+	const pid_t pid = ready_guest(many_actions);
 	const char *before = strdup(text_of(pid, "maps"));
 	struct guest *g = attached(pid);
 	int64_t running = state_of(g), suspended;
@@ -214,7 +189,7 @@ static void lock_onfault(void)
 
 static void test_locked(const char *name, void (*body)(void), uint64_t flags)
 {
-	const pid_t pid = start_guest(body);
+	const pid_t pid = ready_guest(body);
 	const char *before = strdup(text_of(pid, "maps"));
 	struct guest *g = attached(pid);
 	const struct vasi_rec_process *p;
@@ -242,7 +217,7 @@ static void at_its_limit(void)
 
 static void test_limit(void)
 {
-	const pid_t pid = start_guest(at_its_limit);
+	const pid_t pid = ready_guest(at_its_limit);
 	struct guest *g = attached(pid);
 
 	ok(state_of(g) == -ENOMEM && runs(),
@@ -307,7 +282,7 @@ static bool spins(pid_t pid)
 
 static void test_mute(const char *name, void (*body)(void), int64_t held)
 {
-	const pid_t pid = start_guest(body);
+	const pid_t pid = ready_guest(body);
 	struct guest *g = attached(pid);
 	uint64_t arg[6] = { 0 };
 	int64_t running, suspended;
@@ -357,7 +332,7 @@ static bool frozen(void)
 
 static pid_t start_in_cgroup(void)
 {
-	const pid_t pid = start_guest(many_actions);
+	const pid_t pid = ready_guest(many_actions);
 	char text[16];
 
 	snprintf(cgroup, sizeof(cgroup), "%s/calls-%d", user_cgroup_root(),
@@ -432,7 +407,7 @@ static bool all_unblocked(pid_t pid)
 
 static void test_stopped(void)
 {
-	const pid_t pid = start_guest(many_actions);
+	const pid_t pid = ready_guest(many_actions);
 	const char *before = strdup(text_of(pid, "maps"));
 	struct guest *g = attached(pid);
 	struct user_stream *s = user_of(g);
@@ -471,7 +446,7 @@ static int stop_then_call(struct user_stream *s, void *arg)
 
 static void test_stop_between(void)
 {
-	const pid_t pid = start_guest(many_actions);
+	const pid_t pid = ready_guest(many_actions);
 	const char *before = strdup(text_of(pid, "maps"));
 	struct guest *g = attached(pid);
 	int r = user_trace(user_of(g), stop_then_call, NULL);
@@ -505,7 +480,7 @@ static int call_then_stay(struct user_stream *s, void *arg)
 static void test_killed(void)
 {
 	atomic_int *called = shared_memory(sizeof(*called));
-	const pid_t pid = start_guest(many_actions);
+	const pid_t pid = ready_guest(many_actions);
 	pid_t mover = fork_guest();
 
 	if (!mover) {
@@ -521,11 +496,10 @@ static void test_killed(void)
 
 int main(void)
 {
-	if (geteuid() || a->probe(NULL)) {
-		printf("1..0 # SKIP needs root and a cgroup2 mount\n");
-		return 4;
-	}
-	page = shared_memory(sizeof(*page));
+	const int skip = counting_begin();
+
+	if (skip)
+		return skip;
 	test_memory();
 	test_mappings();
 	test_locked("mlockall() of what is there", lock_current, 0);

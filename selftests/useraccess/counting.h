@@ -17,57 +17,22 @@ __attribute__((unused))
 static const struct guest_access *const a = &guest_user;
 
 /* what guests tell */
-static struct page {
+struct page {
 	atomic_long rounds[4];
 	atomic_int wrong, ready, go, alarms;
 	char text[128];
-} *page;
+};
 
-__attribute__((unused))
-static struct guest *attached(pid_t pid)
-{
-	struct guest *g = NULL;
-	int r = a->attach(&g, pid, VASI_SERVICE_SOURCE, new_stream_id());
+extern struct page *page;
 
-	errno = -r;
-	must(!r);
-	return g;
-}
-
-__attribute__((unused))
-static pid_t start_guest(void (*body)(void))
-{
-	pid_t pid;
-
-	memset(page, 0, sizeof(*page));
-	pid = fork_guest();
-	if (pid)
-		return pid;
-	body();
-	for (;;)
-		pause();
-}
-
-__attribute__((unused))
-static void count(void)
-{
-	page->ready = 1;
-	for (;;)
-		page->rounds[0]++;
-}
-
-__attribute__((unused))
-static void wait_ready(void)
-{
-	must(wait_until(page->ready));
-}
-
-__attribute__((unused))
-static bool runs(void)
-{
-	const long n = page->rounds[0];
-
-	return wait_until(page->rounds[0] != n);
-}
+/* 0, or the exit code of a test that cannot run here, having said so */
+int counting_begin(void);
+struct guest *attached(pid_t pid);
+/* a guest that runs @body with an empty page, and waits for ever behind it */
+pid_t start_guest(void (*body)(void));
+void count(void);
+void wait_ready(void);
+/* does the counting guest go on? */
+bool runs(void);
 
 #endif /* USERACCESS_COUNTING_H */
