@@ -9,6 +9,7 @@ import sys
 
 sys.dont_write_bytecode = True
 from hosts import run  # noqa: E402
-from moves import ALL  # noqa: E402
+import moves  # noqa: E402
 
-run(ALL)
+# What is sent, and how, does not know how the guest is reached: natively only.
+run([test for test in moves.ALL if test not in (moves.rewrites, moves.compression)])
