@@ -33,6 +33,8 @@ struct worker {
 	pid_t tid;
 	_Atomic uint64_t loops;
 	uint64_t last_ns;
+	/* when pace() returned */
+	uint64_t rested_ns;
 	uint64_t prng;
 	/* of the main thread: to see that nothing moves any more */
 	uint64_t seen_loops;

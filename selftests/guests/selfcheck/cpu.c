@@ -9,7 +9,7 @@
 
 #include "check.h"
 
-/* a burst fills a third of the time on any processor, however slow */
+/* a burst is as long on any processor, however slow: long enough to be met */
 #define BURST_NS (2 * NSEC_PER_MSEC)
 #define MIN_STEPS 1000UL
 #define MAX_STEPS (1UL << 30)
