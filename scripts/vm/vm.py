@@ -81,7 +81,9 @@ def sweep():
     """Removes the states of runs that were killed together with their VMs."""
     for name in os.listdir(STATE):
         state = os.path.join(STATE, name)
-        if not re.match(r"(?:run|pair)\.", name):
+        maker = re.match(r"(?:run|pair)\.(\d+)", name)
+        if not maker or (int(maker.group(1)) != os.getpid() and
+                         os.path.exists("/proc/" + maker.group(1))):
             continue
         vms = [state] + [os.path.join(state, side) for side in SIDES]
         vms = [v for v in vms if os.path.exists(os.path.join(v, "vm.json"))]

@@ -22,7 +22,7 @@
 #define PAGE	4096UL
 #define LOOKS	3000
 #define FILES	2
-#define TIME_MS	20000
+#define TIME_MS	8000
 
 static char dir[] = "/var/tmp/remap_test.XXXXXX";
 
