@@ -32,13 +32,16 @@
 #define MAX_NUMBER 1000000000ULL
 
 enum pattern { SEQ, RANDOM, HOT };
+enum fill { FILL_RANDOM, FILL_MIXED, FILL_ZERO };
 
 static const char *const pattern_names[] = { "seq", "random", "hot" };
+static const char *const fill_names[] = { "random", "mixed", "zero" };
 
 static struct {
 	uint64_t size_mib, wss_mib, rate, seconds, threads, seed;
 	enum pattern pattern;
-	bool thp, zero;
+	enum fill fill;
+	bool thp;
 	const char *output;
 } opt = { .size_mib = 64, .rate = 10000, .threads = 1, .seed = 1 };
 
@@ -75,9 +78,29 @@ static uint64_t mix64(uint64_t x)
 	return x ^ (x >> 31);
 }
 
+/*
+ * What a program's memory is like to a compressor: of ten words three are zero, four
+ * are of a few that come again and again, and three are new in a part.
+ */
+static uint64_t mixed_word(uint64_t random)
+{
+	uint64_t kind = random % 10;
+
+	if (kind < 3)
+		return 0;
+	if (kind < 7)
+		return mix64((random >> 8) % 1024);
+	return random >> 32;
+}
+
 static uint64_t fill_word(uint64_t page, uint64_t word)
 {
-	return opt.zero ? 0 : mix64(opt.seed ^ mix64(page * WORDS + word));
+	uint64_t random;
+
+	if (opt.fill == FILL_ZERO)
+		return 0;
+	random = mix64(opt.seed ^ mix64(page * WORDS + word));
+	return opt.fill == FILL_MIXED ? mixed_word(random) : random;
 }
 
 static uint64_t last_word(uint64_t page, uint64_t count)
@@ -91,7 +114,7 @@ static void fill_page(uint64_t page)
 	uint64_t *p = memory + page * WORDS, i;
 
 	/* with --fill zero the page is read, so that it is there, and is zero */
-	if (opt.zero) {
+	if (opt.fill == FILL_ZERO) {
 		(void)*(volatile uint64_t *)p;
 		return;
 	}
@@ -395,7 +418,8 @@ static void usage(FILE *f)
 		"  --threads N      writers, each with its slice (default 1)\n"
 		"  --seconds N      end after N seconds, 0: at SIGTERM (default 0)\n"
 		"  --thp            ask for huge pages (else they are declined)\n"
-		"  --fill random|zero  content before the first write (default random)\n"
+		"  --fill KIND      content before the first write: random (default), zero, or\n"
+		"                   mixed, which compresses as the memory of programs does\n"
 		"  --seed N         another content and another order (default 1)\n"
 		"  --output FILE    append the JSON lines there (default: stdout)\n"
 		"A line says when the memory is filled and the writers run.\n"
@@ -442,7 +466,6 @@ static int parse(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
-	static const char *const fills[] = { "random", "zero" };
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -472,8 +495,9 @@ static int parse(int argc, char **argv)
 			opt.thp = true;
 			break;
 		case 'f':
-			r = choice(optarg, fills, 2);
-			opt.zero = r == 1;
+			r = choice(optarg, fill_names, 3);
+			if (r >= 0)
+				opt.fill = (enum fill)r;
 			break;
 		case 'S':
 			r = number(optarg, 0, UINT64_MAX, &opt.seed);

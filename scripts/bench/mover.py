@@ -123,7 +123,7 @@ class Mover:
 class Shuttle:
     """Both movers of a link and a guest that goes from one to the other."""
 
-    def __init__(self, link, folder, size, rate, working_set):
+    def __init__(self, link, folder, size, rate, working_set, fill):
         self.link, self.size = link, size
         self.movers, self.at, self.lines = {}, "a", 0
         self.log = os.path.join(folder, "load.json")
@@ -136,7 +136,7 @@ class Shuttle:
             self.movers["a"].ctl(
                 "run", "--name", "load", "--cwd", "/", "--", LOAD,
                 "--size", str(size // MIB), "--wss", str(max(1, working_set // MIB)),
-                "--rate", str(rate), "--output", self.log, "--fill", "random")
+                "--rate", str(rate), "--output", self.log, "--fill", fill)
             self.next_line()
         except BaseException:
             self.__exit__()
@@ -203,10 +203,12 @@ class Shuttle:
         first = result["rounds"][0]
         return {
             "access": re.search(r"access=(\w+)", attributes).group(1),
+            "compression": re.search(r"compression=(\w+)", attributes).group(1),
             "tracker": tracker(events),
             "goodput_Bps": result["goodput_Bps"],
             "round1_Bps": first["plain_bytes"] * 1e9 / max(1, first["ns"]),
             "bytes_sent": result["bytes_sent"],
+            "sent_part": result["bytes_sent"] / max(1, result["plain_bytes"]),
             "rounds": len(result["rounds"]),
             "pause_ms": result["pause_ms"],
             "cpu_s": {m.role: m.cpu_seconds() - before[m.role]

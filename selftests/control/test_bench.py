@@ -20,8 +20,8 @@ LOAD = os.path.join(BUILD, "vasi-load")
 TINY = ("mover", "--quick", "--runs", "1", "--size", "8", "--streams", "2",
         "--guests", "16", "--moves", "2")
 
-RUN = {"link", "streams", "access", "tracker", "goodput_Bps", "iperf3_Bps", "plain_Bps",
-       "qemu_Bps", "ratio_iperf3", "ratio_plain", "ratio_qemu"}
+RUN = {"link", "streams", "access", "tracker", "compression", "goodput_Bps",
+       "iperf3_Bps", "plain_Bps", "qemu_Bps", "ratio_iperf3", "ratio_plain", "ratio_qemu"}
 PAUSE = {"guest_bytes", "dirty_pages_per_s", "moves", "p50_ms", "p99_ms",
          "guest_seen_p50_ms"}
 WHOLE = {"runs", "pause", "cpu_s_per_gb", "rss_bytes", "skipped", "skipped_why", "notes",
@@ -161,6 +161,16 @@ def test_without_rivals():
         # all of it went over: the guest is random, and larger than what it sends
         for sample in seen["samples"]:
             require(sample["name"] != "mover" or sample["bytes_sent"] > 8 << 20, sample)
+
+
+def test_compression():
+    """what is compressed is told apart, and has fewer bytes"""
+    with Bare() as bare:
+        _, seen = bare.bench(*TINY, "--links", "loopback", "--guests", "none",
+                             "--fill", "mixed", "--compression", "off,lz4")
+    require([r["compression"] for r in seen["runs"]] == ["off", "lz4"], seen["runs"])
+    off, lz4 = (s["sent_part"] for s in seen["samples"] if s["name"] == "mover")
+    require(lz4 < 0.7 < 1 < off, seen["samples"])
 
 
 def test_failing_rival():
