@@ -123,7 +123,7 @@ class Mover:
 class Shuttle:
     """Both movers of a link and a guest that goes from one to the other."""
 
-    def __init__(self, link, folder, size, rate, working_set, fill):
+    def __init__(self, link, folder, size, rate, working_set, fill, thp):
         self.link, self.size = link, size
         self.movers, self.at, self.lines = {}, "a", 0
         self.log = os.path.join(folder, "load.json")
@@ -136,7 +136,8 @@ class Shuttle:
             self.movers["a"].ctl(
                 "run", "--name", "load", "--cwd", "/", "--", LOAD,
                 "--size", str(size // MIB), "--wss", str(max(1, working_set // MIB)),
-                "--rate", str(rate), "--output", self.log, "--fill", fill)
+                "--rate", str(rate), "--output", self.log, "--fill", fill,
+                *(["--thp"] if thp else []))
             self.next_line()
         except BaseException:
             self.__exit__()
