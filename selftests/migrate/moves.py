@@ -371,6 +371,38 @@ def nameless(hosts):
             say("%d rounds" % len(result["rounds"]))
 
 
+# Every other page of a file's mapping is written, with the zero that is in it.
+OWN = """
+import json, mmap, signal, sys, time
+PAGE, PAGES = 4096, 64
+with open(sys.argv[2], "wb") as f:
+    f.truncate(PAGES * PAGE)
+with open(sys.argv[2], "rb") as f:
+    memory = mmap.mmap(f.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+for page in range(0, PAGES, 2):
+    memory[page * PAGE] = 0
+def told(*_):
+    first = [memory[page * PAGE] for page in range(PAGES)]
+    with open(sys.argv[1], "w") as f:
+        json.dump(dict(own=sorted(set(first[::2])), file=sorted(set(first[1::2]))), f)
+signal.signal(signal.SIGUSR1, told)
+told()
+while True:
+    time.sleep(1)
+"""
+
+
+def own_zeros(hosts):
+    """A page of a file's mapping that was written is the guest's, even if it is zero."""
+    with Guest(hosts, "own", "python3", "-c", OWN, "{dir}/out", "{dir}/mapped") as guest:
+        wait_for("the guest", lambda: load_json(guest.file("out")))
+        guest.move()
+        with open(guest.file("mapped"), "r+b") as f:
+            f.write(b"x" * 64 * PAGE)
+        seen = guest.ask("out")
+        check(seen == {"own": [0], "file": [ord("x")]}, seen)
+
+
 def compression(hosts):
     """Memory that compresses arrives with fewer bytes, whatever is written to it."""
     with Load(hosts, "dense", "--size", "32", "--wss", "32", "--rate", "8000",
@@ -417,4 +449,4 @@ def no_faults(hosts):
 
 ALL = [one_page, redis, bgsave, selfcheck, python, user, second_hop_in_a_sleep,
        two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, rewrites,
-       nameless, compression, no_faults]
+       nameless, own_zeros, compression, no_faults]
