@@ -133,45 +133,60 @@ def filtered_target(hosts):
         unharmed(hosts, guest)
 
 
+# Started before it is to trace: a move may be over before an interpreter runs.
 TRACER = """
-import ctypes, sys, time
-if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None):
-    sys.exit("not traced")
+import ctypes, os, sys, time
+ptrace = ctypes.CDLL(None).ptrace
 print("ready", flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.001)
+if ptrace(0x4206, int(sys.argv[1]), None, None):
+    sys.exit("not traced")
+print("traced", flush=True)
 time.sleep(1000)
 """
 
 
+class Tracer:
+    """A process that seizes a guest when it is told to."""
+
+    def __init__(self, hosts, guest):
+        self.order = guest.file("trace")
+        self.process = hosts.start("a", "python3", "-c", TRACER, str(guest.pid),
+                                   self.order)
+        self.expect("ready")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def expect(self, word):
+        check(self.process.stdout.readline() == word + "\n", "the tracer is not " + word)
+
+    def trace(self):
+        with open(self.order, "w"):
+            pass
+        self.expect("traced")
+
+
 def traced(hosts):
     """A guest that is traced, from before a move or from its middle on."""
-    def tracer(guest):
-        process = hosts.start("a", "python3", "-c", TRACER, str(guest.pid))
-        check(process.stdout.readline() == "ready\n", "no tracer")
-        return process
-
-    def end(process):
-        process.kill()
-        process.communicate()
     with one_page(hosts, "traced") as guest:
-        process = tracer(guest)
-        try:
+        with Tracer(hosts, guest) as tracer:
+            tracer.trace()
             code, err = command(hosts, guest, "validate")
             check(code == 1 and "process.traced" in err, "validate says: " + err)
             refused(hosts, guest, "is traced")
-        finally:
-            end(process)
         unharmed(hosts, guest)
         guest.move()
     with Big(hosts, "seized") as guest:
-        processes = []
-        try:
-            result = during(hosts, guest, "copy",
-                            lambda: processes.append(tracer(guest)),
+        with Tracer(hosts, guest) as tracer:
+            result = during(hosts, guest, "copy", tracer.trace,
                             attributes="pause_limit_ms=1,max_rounds=100,suspend_ms=200")
             check("trace" in result["error"], result["error"])
-        finally:
-            for process in processes:
-                end(process)
         unharmed(hosts, guest)
 
 
