@@ -79,7 +79,10 @@ def load_json(path):
 
 
 class Hosts:
-    """Both machines, what they share, and attributes that all moves have."""
+    """Both machines, what they share, and attributes that all moves have.
+
+    A test may change the attributes for itself.
+    """
 
     def __init__(self, san, attributes, module):
         self.san, self.attributes, self.module = san, attributes, module
@@ -141,6 +144,7 @@ class Hosts:
     def workspace(self, name):
         """A directory of the SAN for one guest, open to all."""
         path = os.path.join(self.san, name)
+        shutil.rmtree(path, ignore_errors=True)     # of an earlier test
         os.mkdir(path)
         os.chmod(path, 0o777)
         return path
@@ -279,9 +283,11 @@ def pauses(moves):
 
 def run_tests(hosts, tests):
     failed = skipped = 0
+    attributes = hosts.attributes
     for number, test in enumerate(tests, 1):
         name = test.__doc__.splitlines()[0].rstrip(".")
         start = time.monotonic()
+        hosts.attributes = attributes
         try:
             test(hosts)
             print("ok %d - %s" % (number, name))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of guests that move between two hosts, whatever the hosts are.
 
-MOVES (50) and SEED in the environment are for the self-checking guest.
+MOVES (44) and SEED in the environment are for the self-checking guest.
 """
 
 import json
@@ -59,7 +59,7 @@ def bgsave(hosts):
 
 def selfcheck(hosts):
     """The self-checking guest at random phases, again and again."""
-    moves = int(os.environ.get("MOVES", "50"))
+    moves = int(os.environ.get("MOVES", "44"))
     seed = int(os.environ.get("SEED", time.time_ns() % 1000000))
     with Selfcheck(hosts, "selfcheck", "--size", "2") as guest:
         try:

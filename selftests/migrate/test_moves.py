@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Guests that move between two machines with Debian's 6.1.
 
-MOVES (50) and SEED in the environment are for the self-checking guest.
+MOVES (44: with the 6 of test_kernels.py 50) and SEED in the environment are for the
+self-checking guest.
 """
 
 import sys

@@ -31,6 +31,7 @@ check "vm-b runs 6.12" is on b uname -r
 check "vm-a reaches vm-b" on a busybox ping -c 2 vm-b
 check "vm-b reaches vm-a" on b busybox ping -c 2 vm-a
 check "an exit code comes back" exit_code 42 on b sh -c 'exit 42'
+check "a command that is not there" exit_code 127 on b /no/such/command
 
 on a sh -c 'echo from-a > /srv/share/token'
 expected=from-a

@@ -44,7 +44,6 @@ crash() {
 check "a crash ends the run" exit_code 99 crash
 
 check "a timeout ends the run" exit_code 124 "$run" --log "$log" --timeout 2 -- sleep 1000
-check "a command that is not there" exit_code 127 "$run" --log "$log" -- /no/such/command
 check_fails "a share that is not there" "$run" --share "$scratch/none:/srv" -- true
 
 "$run" --log "$log" -- sleep 1000 2> "$scratch/err" &

@@ -21,7 +21,7 @@
 #define THREAD_STACK (256 * 1024)
 #define MAX_WORKERS 64
 /* a rest is so many times as long as the work before, within a limit */
-#define REST 6
+#define REST 10
 #define MAX_REST_NS (50 * NSEC_PER_MSEC)
 
 struct options options = {
