@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "engine/fault.h"
 
 static struct {
 	bool rotate, nobarrier, digest, plain;
 	unsigned int delay_round, delay_ms, flip_round, stall, close;
 	atomic_flag delayed, flipped;
+	char kill[24], killall[24], journal[32];
 } fault;
 
 static void fault_parse(const char *word)
@@ -21,7 +25,10 @@ static void fault_parse(const char *word)
 		fault.digest = true;
 	else if (!strcmp(word, "plain"))
 		fault.plain = true;
-	else if (sscanf(word, "delay=%u:%u", &fault.delay_round,
+	else if (sscanf(word, "killall=%23s", fault.killall) != 1 &&
+		 sscanf(word, "kill=%23s", fault.kill) != 1 &&
+		 sscanf(word, "journal=%31s", fault.journal) != 1 &&
+		 sscanf(word, "delay=%u:%u", &fault.delay_round,
 			&fault.delay_ms) != 2 &&
 		 sscanf(word, "flip=%u", &fault.flip_round) != 1 &&
 		 sscanf(word, "stall=%u", &fault.stall) != 1 &&
@@ -86,4 +93,22 @@ bool fault_stall(unsigned int type)
 bool fault_close(unsigned int type)
 {
 	return fault.close && type == fault.close;
+}
+
+void fault_die(const char *point)
+{
+	/* the supervisor first, that it does not see its worker's end */
+	if (!strcmp(fault.killall, point))
+		kill(getppid(), SIGKILL);
+	if (!strcmp(fault.killall, point) || !strcmp(fault.kill, point))
+		kill(getpid(), SIGKILL);
+}
+
+int fault_journal(const char *side, const char *type)
+{
+	size_t len = strlen(side);
+
+	return strncmp(fault.journal, side, len) ||
+	       fault.journal[len] != '.' ||
+	       strcmp(fault.journal + len + 1, type) ? 0 : -ENOSPC;
 }

@@ -13,6 +13,13 @@
  *	close=TYPE	the target dies when message TYPE arrives
  *	digest		the target computes a wrong digest
  *	plain		the target knows no encoding of frames
+ *	kill=POINT	SIGKILL for the worker, at a point of the switch-over. On the
+ *			source: prepared, sealed, committed, sent, resumed, destroyed,
+ *			completed. On the target: parked, recorded, prepared, ready,
+ *			committed, resumed, told, adopted, refused
+ *	killall=POINT	likewise for the daemon and its worker
+ *	journal=SIDE.TYPE the disk is full when the source, or the target, writes a
+ *			record of TYPE
  *
  * They exist to prove that the rules they break are needed and their breach is
  * noticed. None is active without the variable.
@@ -35,5 +42,8 @@ unsigned int fault_delay(uint32_t round);
 bool fault_flip(uint32_t round);
 bool fault_stall(unsigned int type);
 bool fault_close(unsigned int type);
+void fault_die(const char *point);
+/* 0, or -ENOSPC for that record */
+int fault_journal(const char *side, const char *type);
 
 #endif /* MSPD_ENGINE_FAULT_H */
