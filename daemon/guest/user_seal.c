@@ -564,11 +564,29 @@ static pid_t owner_of(const char *name)
 	return *end || pid <= 0 ? 0 : (pid_t)pid;
 }
 
+/*
+ * A sealed guest that was killed is not waited for while its reaper stands in
+ * the freezer beside it.
+ */
+static void thaw_dead(int dir)
+{
+	struct mark m;
+
+	if (fgetxattr(dir, MARK, &m, sizeof(m)) <
+	    (ssize_t)offsetof(struct mark, born) ||
+	    !told_to_freeze(dir) || is_in(dir, m.pid))
+		return;
+	write_file(dir, "cgroup.freeze", "0");
+	fremovexattr(dir, MARK);
+}
+
 static void sweep(const char *path, unsigned int depth)
 {
 	_cleanup_closedir_ DIR *dir = opendir(path);
 	const struct dirent *e;
 
+	if (dir)
+		thaw_dead(dirfd(dir));
 	while (dir && depth < DEPTH_MAX && (e = readdir(dir))) {
 		const pid_t pid = owner_of(e->d_name);
 		char below[1200];
