@@ -14,14 +14,14 @@
 #define CONFIG_PATH		"/etc/mspd/mspd.conf"
 #define CONFIG_PORT		7700
 #define CONFIG_SOCKET		"/run/mspd/control.sock"
-#define CONFIG_STATE_DIR	"/run/mspd"
+#define CONFIG_STATE_DIR	"/var/lib/mspd"
 
 /**
  * struct config - all settings, with their defaults after config_init()
  * @listen: address for peers
  * @port: port for peers
  * @socket: control socket
- * @state_dir: where the registry of guests lives
+ * @state_dir: where the registry of guests and the journals live
  * @group: members may use the control socket as root may, "" = only root
  * @log_level: LOG_*
  * @max_migrations: concurrent migrations, each direction for itself

@@ -46,7 +46,7 @@ static const char usage[] =
 "  -f, --foreground        do not go to the background\n"
 "  -l, --listen HOST[:PORT] where other hosts connect, [HOST]:PORT for IPv6\n"
 "  -s, --socket PATH       control socket, default " CONFIG_SOCKET "\n"
-"  -d, --state-dir DIR     registry of guests, default " CONFIG_STATE_DIR "\n"
+"  -d, --state-dir DIR     guests and journals, default " CONFIG_STATE_DIR "\n"
 "  -L, --log-level LEVEL   error, warning, notice, info or debug\n"
 "  -h, --help              this text\n"
 "  -V, --version           version\n";

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "follow.h"
+#include "recover.h"
 
 /* "-o s": the migration of that guest that runs */
 static int stop_guest(const struct command *self, const char *name)
@@ -40,12 +41,14 @@ static int stop_guest(const struct command *self, const char *name)
 static int migrlpar(const struct command *self, int argc, char **argv)
 {
 	static const struct option longs[] = {
+		{ "force", no_argument, NULL, 'f' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	const char *op = NULL, *host = NULL, *name = NULL;
 	struct follow f = { .detail = DETAIL_WARNINGS };
 	json_t *attributes = json_object();
+	bool force = false;
 	unsigned long v;
 	int c, code = MISUSE;
 
@@ -81,6 +84,9 @@ static int migrlpar(const struct command *self, int argc, char **argv)
 			f.detail = v > 1 ? DETAIL_ALL : v ? DETAIL_WARNINGS :
 				   DETAIL_ERRORS;
 			break;
+		case 'f':
+			force = true;
+			break;
 		case 'h':
 			code = help(self);
 			goto out;
@@ -90,12 +96,14 @@ static int migrlpar(const struct command *self, int argc, char **argv)
 	}
 	if (optind != argc) {
 		misuse(self, "what is \"%s\"?", argv[optind]);
-	} else if (!op || strlen(op) != 1 || !strchr("vms", *op)) {
-		misuse(self, "-o is v (validate), m (migrate) or s (stop)");
+	} else if (!op || strlen(op) != 1 || !strchr("vmsr", *op)) {
+		misuse(self, "-o is v (validate), m (migrate), s (stop) or r (recover)");
 	} else if (!name) {
 		misuse(self, "which guest? (-p)");
 	} else if (*op == 's') {
 		code = stop_guest(self, name);
+	} else if (*op == 'r') {
+		code = recover_guest(self, name, force);
 	} else if (!host) {
 		misuse(self, "to which host? (-t)");
 	} else {
@@ -113,15 +121,17 @@ out:
 
 const struct command command_migrlpar = {
 	.name = "migrlpar",
-	.args = "-o v|m|s [-t HOST[:PORT]] -p NAME [OPTION]...",
-	.text = "Validate, migrate or stop the migration of a guest",
+	.args = "-o v|m|s|r [-t HOST[:PORT]] -p NAME [OPTION]...",
+	.text = "Validate, migrate, stop the migration of, or recover a guest",
 	.options =
-	"  -o OPERATION       v validate, m migrate, s stop and roll back\n"
+	"  -o OPERATION       v validate, m migrate, s stop and roll back, r recover\n"
+	"                     what is in doubt\n"
 	"  -t HOST[:PORT]     target, with v and m\n"
 	"  -p NAME            guest\n"
 	"  -i NAME=VALUE,...  attributes, as in mspctl migrate\n"
 	"  -w MINUTES         how long a guest may take to get ready, 0 to 60\n"
 	"  -d LEVEL           0 errors only, 1 warnings too, 2 to 5 every check\n"
+	"  --force            with r: as in mspctl recover\n"
 	"  -h, --help         this text\n",
 	.run = migrlpar,
 };
@@ -129,6 +139,7 @@ const struct command command_migrlpar = {
 static void print_guest(const json_t *g, const json_t *migrations)
 {
 	const char *name = "", *state = "", *guest, *peer = "", *side, *phase;
+	const char *remote = "", *stream = "";
 	json_int_t left = 0;
 	const json_t *m;
 	int runs = 0;
@@ -145,6 +156,12 @@ static void print_guest(const json_t *g, const json_t *migrations)
 			    "remaining_bytes", &left);
 		printf("name=%s,migration_state=%s,migration_type=active,side=%s,remote=%s,phase=%s,bytes_remaining=%lld\n",
 		       name, state, side, peer, phase, (long long)left);
+		return;
+	}
+	if (!json_unpack((json_t *)g, "{s:{s:s, s:s, s:s}}", "doubt", "side",
+			 &side, "remote", &remote, "stream_id", &stream)) {
+		printf("name=%s,migration_state=%s,side=%s,remote=%s,stream_id=%s\n",
+		       name, state, side, remote, stream);
 		return;
 	}
 	printf("name=%s,migration_state=%s\n", name,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "control/job.h"
+#include "control/recovery.h"
 #include "control/registry.h"
 #include "control/rpc.h"
 #include "control/server.h"
@@ -254,10 +255,50 @@ static json_t *guest_release(struct client *c, json_t *params,
 				"no guest \"%s\" on this host", name);
 	if (e->state != ENTRY_RUNNING)
 		return rpc_fail(err, RPC_FAILED, EBUSY,
-				"guest \"%s\" is in a migration", name);
+				"guest \"%s\" is in a migration%s", name,
+				e->state == ENTRY_IN_DOUBT ?
+				", and in doubt" : "");
 	log_notice("guest %s (PID %d) is no guest any more", name, e->pid);
 	registry_remove(&s->registry, e);
 	return json_object();
+}
+
+static json_t *guest_recover(struct client *c, json_t *params,
+			     struct rpc_error *err)
+{
+	struct server *s = c->server;
+	const char *name;
+	int force = 0, r;
+	json_error_t at;
+	struct entry *e;
+
+	if (json_unpack_ex(params, &at, 0, "{s:s, s?b !}", "name", &name,
+			   "force", &force) < 0)
+		return rpc_fail(err, RPC_INVALID_PARAMS, 0, "guest.recover: %s",
+				at.text);
+	e = registry_find(&s->registry, name);
+	if (!e)
+		return rpc_fail(err, RPC_FAILED, ENOENT,
+				"no guest \"%s\" on this host", name);
+	if (e->state != ENTRY_IN_DOUBT)
+		return rpc_fail(err, RPC_FAILED, EINVAL,
+				"guest \"%s\" is not in doubt", name);
+	if (force)
+		log_warning("guest %s is to be recovered by force", name);
+	r = recovery_start(s, e, force);
+	if (r == -ENOENT)
+		return rpc_fail(err, RPC_FAILED, ENOENT,
+				"no journal tells of guest \"%s\" (PID %d): was --state-dir another one?",
+				name, e->pid);
+	if (r == -EAGAIN)
+		return rpc_fail(err, RPC_FAILED, EAGAIN,
+				"%s is being asked about guest \"%s\" right now",
+				e->doubt.remote, name);
+	if (r == -EBUSY)
+		return rpc_fail(err, RPC_FAILED, EBUSY,
+				"guest \"%s\" waits, complete, for the word of %s, which asks when it is up again; if that host is lost for ever, --force makes the guest run here",
+				name, e->doubt.remote);
+	return entry_to_json(e);
 }
 
 const struct rpc_method guest_methods[] = {
@@ -265,5 +306,6 @@ const struct rpc_method guest_methods[] = {
 	{ "guest.adopt", guest_adopt },
 	{ "guest.list", guest_list },
 	{ "guest.release", guest_release },
+	{ "guest.recover", guest_recover },
 	{ NULL, NULL },
 };

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "control/client.h"
 #include "control/job.h"
+#include "control/recovery.h"
 #include "control/worker.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
@@ -388,7 +389,15 @@ static void log_result(const struct job *j)
 	bool ok = json_is_true(json_object_get(j->result, "ok"));
 	long long ms = (j->ended - j->started) / NSEC_PER_MSEC;
 
-	if (j->m.validate_only)
+	const char *asked = json_string_value(json_object_get(j->result,
+							      "asked"));
+
+	if (asked)
+		log_notice("%s asked about stream %s: %s%s%s", j->peer,
+			   json_string_value(json_object_get(j->result,
+							     "stream_id")),
+			   asked, error ? ": " : "", error ?: "");
+	else if (j->m.validate_only)
 		log_notice("guest %s: validation of a move %s %s: %s", guest,
 			   j->side == JOB_SOURCE ? "to" : "from", j->peer,
 			   ok ? "it can be moved" : error ?: "refused");
@@ -443,10 +452,12 @@ void job_reap(struct server *s)
 		if (j) {
 			finish(j, status);
 			ended = true;
+		} else if (recovery_reaped(s, pid, status)) {
+			ended = true;
 		}
 	}
 	if (ended)
-		server_sweep_sealed(s);
+		recovery_look(s);
 	trim_history(s);
 	server_sweep_cgroups(s);
 	server_check_stop(s);

@@ -58,7 +58,7 @@ static json_t *start(struct client *c, json_t *params, bool validate_only,
 				name);
 	if (e->state == ENTRY_IN_DOUBT)
 		return rpc_fail(err, RPC_FAILED, EBUSY,
-				"it is in doubt who owns guest \"%s\" since its last move",
+				"it is in doubt who owns guest \"%s\" since its last move (mspctl recover)",
 				name);
 	if (e->state != ENTRY_RUNNING)
 		return rpc_fail(err, RPC_FAILED, EBUSY,

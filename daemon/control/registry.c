@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "control/registry.h"
+#include "lib/boot.h"
 #include "lib/cleanup.h"
 #include "log.h"
 
@@ -46,21 +47,6 @@ bool registry_name_valid(const char *name)
 	/* a leading dot or dash would be a hidden file or an option */
 	return n > 0 && n < sizeof(((struct entry *)0)->name) &&
 	       strspn(name, ok) == n && name[0] != '.' && name[0] != '-';
-}
-
-static int boot_id(char ret[40])
-{
-	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id",
-				      O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = read(fd, ret, 36);
-	if (n != 36)
-		return -EIO;
-	ret[36] = '\0';
-	return 0;
 }
 
 static int start_ticks(pid_t pid, uint64_t *ret)
@@ -140,7 +126,7 @@ static int file_write(const char *dir, const char *name, json_t *obj)
 static json_t *record(const char *name, const char *uuid, pid_t pid,
 		      uint64_t ticks, int64_t since, const char *origin)
 {
-	char boot[40];
+	char boot[BOOT_ID_BYTES];
 
 	if (boot_id(boot) < 0)
 		return NULL;
@@ -186,7 +172,7 @@ static int entry_load(struct registry *r, struct entry *e)
 {
 	const char *uuid, *boot, *origin, *name;
 	json_int_t ticks, since;
-	char path[400], now[40];
+	char path[400], now[BOOT_ID_BYTES];
 	uint64_t have;
 	json_t *obj;
 	int pid, ret;
@@ -319,6 +305,18 @@ static void load(struct registry *r, const char *file)
 	}
 	insert(r, e);
 	log_info("guest %s found again, PID %d", e->name, e->pid);
+}
+
+void registry_look(struct registry *r, const char *name)
+{
+	char path[400], file[80];
+
+	if (!registry_name_valid(name) || registry_find(r, name) ||
+	    file_path(path, sizeof(path), r->dir, name, ".json") ||
+	    access(path, F_OK))
+		return;
+	snprintf(file, sizeof(file), "%s.json", name);
+	load(r, file);
 }
 
 int registry_open(struct registry *r, const char *state_dir, struct loop *loop)
@@ -483,9 +481,18 @@ bool registry_alive(const struct entry *e)
 
 json_t *entry_to_json(const struct entry *e)
 {
-	return json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:I}",
-			 "name", e->name, "uuid", e->uuid, "pid", (int)e->pid,
-			 "state", state_names[e->state],
-			 "since", (json_int_t)e->since, "origin", e->origin,
-			 "start_ticks", (json_int_t)e->start_ticks);
+	json_t *obj = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:I}",
+				"name", e->name, "uuid", e->uuid,
+				"pid", (int)e->pid,
+				"state", state_names[e->state],
+				"since", (json_int_t)e->since,
+				"origin", e->origin,
+				"start_ticks", (json_int_t)e->start_ticks);
+
+	if (obj && e->state == ENTRY_IN_DOUBT)
+		json_object_set_new(obj, "doubt", json_pack(
+			"{s:s, s:s, s:s, s:i}", "side", e->doubt.side ?: "",
+			"stream_id", e->doubt.stream, "remote",
+			e->doubt.remote, "asked", (int)e->doubt.asked));
+	return obj;
 }

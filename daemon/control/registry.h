@@ -24,6 +24,23 @@ enum entry_state {
 };
 
 /**
+ * struct entry_doubt - what is known of a guest in doubt
+ * @side: "source": the other side may run it; "target": it waits for the other
+ *	side's word; NULL: no journal tells
+ * @stream: ID of the migration
+ * @remote: the other side
+ * @asked: how often that was asked, without an answer
+ * @marked: scratch: still so in this look
+ */
+struct entry_doubt {
+	const char *side;
+	char stream[17];
+	char remote[310];
+	unsigned int asked;
+	bool marked;
+};
+
+/**
  * struct entry - one guest
  * @next: in the registry
  * @registry: it belongs to
@@ -34,6 +51,7 @@ enum entry_state {
  * @since: seconds of the epoch, when it came to this host
  * @origin: host it came from, "" = started or adopted here
  * @state: what happens to it
+ * @doubt: if that is in doubt
  * @pidfd: of @pid, -1 while incoming
  * @watch: of @pidfd
  */
@@ -47,6 +65,7 @@ struct entry {
 	int64_t since;
 	char origin[256];
 	enum entry_state state;
+	struct entry_doubt doubt;
 	int pidfd;
 	struct watch watch;
 };
@@ -84,6 +103,8 @@ int registry_reserve(struct registry *r, const char *name, const char *uuid,
 		     struct entry **ret);
 /* the reserved guest runs: takes over what the worker wrote */
 int registry_arrived(struct registry *r, struct entry *e);
+/* takes in @name if there is a file, and nothing else of that name */
+void registry_look(struct registry *r, const char *name);
 /* forgets the guest, its file too */
 void registry_remove(struct registry *r, struct entry *e);
 /* looks whether the guest has ended while it was not RUNNING */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include "control/client.h"
 #include "control/job.h"
+#include "control/recovery.h"
 #include "control/server.h"
 #include "guest/user.h"
 #include "lib/cleanup.h"
@@ -154,6 +155,7 @@ static void guest_gone(void *arg, struct entry *e)
 {
 	(void)e;
 	server_sweep_cgroups(arg);
+	recovery_soon(arg);
 }
 
 /* guests get cgroups only where there is a cgroup2 mount to put them */
@@ -291,7 +293,7 @@ int server_open(struct server *s, const struct config *c)
 
 	*s = (struct server) {
 		.config = *c, .pid = getpid(), .gid = -1, .control_fd = -1, .peers_fd = -1, .signal_fd = -1,
-		.timer_fd = -1, .loop.epoll = -1,
+		.timer_fd = -1, .recovery_fd = -1, .loop.epoll = -1,
 	};
 	if (c->group[0]) {
 		gr = getgrnam(c->group);
@@ -324,7 +326,9 @@ int server_open(struct server *s, const struct config *c)
 		return -errno;
 	s->cgroups = open_cgroups(c);
 	server_sweep_cgroups(s);
-	server_sweep_sealed(s);
+	r = recovery_open(s);
+	if (r < 0)
+		return r;
 
 	r = s->signal_fd = open_signals();
 	if (r >= 0)
@@ -341,6 +345,8 @@ int server_open(struct server *s, const struct config *c)
 			     peers_ready, s);
 	if (r < 0)
 		return r;
+	/* its processes' ends are seen from here on */
+	recovery_look(s);
 
 	if (access_choose(c->access, c->tracker, &access, NULL, why,
 			  sizeof(why)) < 0)
@@ -363,6 +369,7 @@ void server_close(struct server *s)
 	client_free_all(s);
 	refuse_close(&s->refusals);
 	job_free_all(s);
+	recovery_close(s);
 	registry_close(&s->registry);
 	if (s->control_fd >= 0) {
 		unlink(s->config.socket);

@@ -19,6 +19,7 @@
 
 struct client;
 struct job;
+struct recovery;
 
 /**
  * struct server - everything
@@ -26,6 +27,8 @@ struct job;
  * @pid: of the supervisor itself
  * @loop: events
  * @registry: guests
+ * @journal_dir: STATE_DIR/journal
+ * @recoveries: migrations without an end, whose journals are to be settled
  * @jobs: migrations that run, and the last ones that ended, newest first
  * @next_job: number of the next migration
  * @clients: connections on the control socket
@@ -41,6 +44,8 @@ struct job;
  * @signals: watch of it
  * @timer_fd: looks again at cgroups that were busy
  * @timer: watch of it
+ * @recovery_fd: looks again at what is in doubt
+ * @recovery: watch of it
  * @stopping: no new work, ends when the last worker has
  */
 struct server {
@@ -48,6 +53,8 @@ struct server {
 	pid_t pid;
 	struct loop loop;
 	struct registry registry;
+	char journal_dir[256];
+	struct recovery *recoveries;
 	struct job *jobs;
 	unsigned int next_job;
 	struct client *clients;
@@ -63,6 +70,8 @@ struct server {
 	struct watch signals;
 	int timer_fd;
 	struct watch timer;
+	int recovery_fd;
+	struct watch recovery;
 	bool stopping;
 };
 
@@ -75,12 +84,6 @@ const char *server_cgroup(const struct server *s, const char *name, char *buf,
 			  size_t len);
 /* removes the cgroups that lost their guest */
 void server_sweep_cgroups(struct server *s);
-/*
- * Looks for guests that a dead worker left sealed. One that was being built
- * here never ran and is not owned: it goes. One that was on its way from here
- * may be owned by the target: it stays stopped, in doubt.
- */
-void server_sweep_sealed(struct server *s);
 /* to be called when a worker ended: the last one lets a stopping server go */
 void server_check_stop(struct server *s);
 

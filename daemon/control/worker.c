@@ -192,6 +192,7 @@ static void become_worker(const struct server *s, const char *title, int line,
 void worker_source(const struct server *s, const struct job *j, int line)
 {
 	struct line l = { .state_dir = s->config.state_dir, .origin = "" };
+	struct migration m = j->m;
 	struct reporter rep = {
 		.event = report_event,
 		.adopted = report_left,
@@ -201,10 +202,11 @@ void worker_source(const struct server *s, const struct job *j, int line)
 	char title[80];
 	int r;
 
+	snprintf(m.journal_dir, sizeof(m.journal_dir), "%s", s->journal_dir);
 	snprintf(title, sizeof(title), "mspd[%s]", j->m.name);
 	become_worker(s, title, line, -1);
 	l.fd = line;
-	r = source_run(&j->m, NULL, &rep);
+	r = source_run(&m, NULL, &rep);
 	_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
@@ -234,6 +236,9 @@ void worker_target(const struct server *s, const struct job *j, int line,
 
 	snprintf(cfg.listen_host, sizeof(cfg.listen_host), "%s",
 		 s->config.listen);
+	snprintf(cfg.journal_dir, sizeof(cfg.journal_dir), "%s",
+		 s->journal_dir);
+	snprintf(cfg.peer, sizeof(cfg.peer), "%s", j->peer);
 	if (s->cgroups)
 		snprintf(cfg.cgroup_root, sizeof(cfg.cgroup_root), "%s",
 			 s->config.cgroup_root);

@@ -188,7 +188,9 @@ void report_summary(struct reporter *rep, const struct summary *s)
 		json_object_set_new(obj, "how", json_string(s->how));
 	json_object_set_new(obj, "streams", json_integer(s->streams));
 	json_object_set_new(obj, "stream_id", json_string(id));
-	if (s->ok && !s->validate_only)
+	if (s->asked)
+		json_object_set_new(obj, "asked", json_string(s->asked));
+	if (s->ok && !s->validate_only && !s->asked)
 		json_object_set_new(obj, "digest_equal", json_true());
 	if (s->kernel[0] && s->kernel[1])
 		json_object_set_new(obj, "kernel",

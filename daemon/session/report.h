@@ -66,6 +66,7 @@ struct round_report {
  * @how: by what access, tracker and calls the guest was reached and sent
  * @streams: data connections
  * @stream_id: the migration
+ * @asked: what a Query was answered, NULL = it was none
  * @kernel: releases, source and target
  */
 struct summary {
@@ -79,6 +80,7 @@ struct summary {
 	const char *why, *how;
 	unsigned int streams;
 	uint64_t stream_id;
+	const char *asked;
 	const char *kernel[2];
 };
 

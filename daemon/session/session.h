@@ -34,6 +34,7 @@
  * @tracker: how its writes are to be tracked
  * @compression: of its pages on the wire
  * @validate_only: stop after validation
+ * @journal_dir: where it is on record what was promised
  */
 struct migration {
 	char name[64];
@@ -54,6 +55,7 @@ struct migration {
 	enum tracker_wish tracker;
 	enum compression compression;
 	bool validate_only;
+	char journal_dir[256];
 };
 
 /**
@@ -76,7 +78,8 @@ struct migration {
  * dirty_pages_per_s, goodput_Bps, predicted_pause_ms, decision, why}, "result"
  * {ok, error, rounds: [...], plain_bytes, bytes_sent, encoding, guest_bytes,
  * goodput_Bps, pause_ms: {total, suspend, harvest, pages, state, restore,
- * digest, journal, resume}, predicted_pause_ms, streams, stream_id}.
+ * digest, journal, resume}, predicted_pause_ms, streams, stream_id}. That of a
+ * target that was asked by a Query has "asked": committed, refused or unknown.
  *
  * bytes and bytes_sent are on the wire, plain_bytes is the content of the pages
  * sent, as it is in the guest, and goodput_Bps is of that; a round that goes on
@@ -106,6 +109,8 @@ struct reporter {
  * @idle_ms: likewise later on
  * @max_streams: most data connections of one migration
  * @cgroup_root: guests get a cgroup below, NULL = none
+ * @journal_dir: where it is on record what was promised
+ * @peer: the source's address, for that record
  */
 struct target_config {
 	const struct guest_access *access;
@@ -116,6 +121,8 @@ struct target_config {
 	unsigned int idle_ms;
 	unsigned int max_streams;
 	char cgroup_root[256];
+	char journal_dir[256];
+	char peer[300];
 };
 
 /*

@@ -430,6 +430,27 @@ static int source_streams(struct source *s, uint16_t port,
 	return 0;
 }
 
+/* before there is anything to find: what is found has a name */
+static int source_journal(struct source *s)
+{
+	struct journal_record r = {
+		.role = JOURNAL_SOURCE, .type = JOURNAL_BEGIN,
+		.stream_id = s->m->stream_id, .pid = s->m->pid,
+		.port = s->m->port,
+	};
+	int ret;
+
+	snprintf(r.guest, sizeof(r.guest), "%s", s->m->name);
+	snprintf(r.uuid, sizeof(r.uuid), "%s", s->m->uuid);
+	snprintf(r.access, sizeof(r.access), "%s", s->access->name);
+	snprintf(r.host, sizeof(r.host), "%s", s->m->host);
+	ret = journal_create(&s->journal, s->m->journal_dir, &r);
+	if (ret)
+		return failure_set(&s->failure, ret, "journal in %s: %s",
+				   s->m->journal_dir, strerror(-ret));
+	return 0;
+}
+
 static int source_prepare(struct source *s)
 {
 	Mspd__Prepare msg = MSPD__PREPARE__INIT;
@@ -440,7 +461,9 @@ static int source_prepare(struct source *s)
 	int ret;
 
 	report_phase(s->rep, "prepare");
-	ret = source_clocks(s, &offset);
+	ret = source_journal(s);
+	if (!ret)
+		ret = source_clocks(s, &offset);
 	if (ret)
 		return ret;
 	ret = s->access->track(s->guest, 1);
@@ -475,6 +498,7 @@ static int source_prepare(struct source *s)
 static void source_complete(struct source *s)
 {
 	const uint32_t reason = VASI_ENTITY_SOURCE_MOVER << 24;
+	Mspd__Completed msg = MSPD__COMPLETED__INIT;
 	int ret;
 
 	sender_free(s->sender);
@@ -483,15 +507,42 @@ static void source_complete(struct source *s)
 	s->access->signal(s->guest, VASI_SIGNAL_RESUMED, reason);
 	ret = s->access->destroy(s->guest, DESTROY_MS);
 	if (ret < 0 && ret != -ESRCH) {
-		/* it stays sealed, so never runs twice, and listed */
+		/*
+		 * It stays sealed, so never runs twice, and listed; the
+		 * journal stays too, and it is tried again
+		 */
 		finding_add(&s->findings, FINDING_WARNING, "source.destroy", "",
 			    "the stopped copy of the guest could not be removed: %s",
 			    strerror(-ret));
 		report_findings(s->rep, &s->findings, "source");
 		return;
 	}
+	fault_die("destroyed");
 	if (s->rep->adopted)
 		s->rep->adopted(s->rep, s->m->name, s->m->uuid, s->m->pid);
+	/* without that record the journal is looked at once more, and goes */
+	ret = journal_append(&s->journal, JOURNAL_COMPLETED);
+	fault_die("completed");
+	if (ret)
+		return;
+	msg.stream_id = s->m->stream_id;
+	control_send(s->peer.fd, CONTROL_COMPLETED, &msg.base,
+		     deadline_in(1000));
+	journal_remove(&s->journal);
+}
+
+/*
+ * Nobody is to be asked if the target has nothing or said so; else it is told
+ * until it answers, by the supervisor.
+ */
+static void source_returned(struct source *s)
+{
+	if (s->journal.fd < 0 || s->suspended)
+		return;
+	if (!s->final || s->peer.refused ||
+	    (s->journal.last.type != JOURNAL_RETURNED &&
+	     journal_append(&s->journal, JOURNAL_RETURNED)))
+		journal_remove(&s->journal);
 }
 
 static void source_roll_back(struct source *s)
@@ -500,6 +551,7 @@ static void source_roll_back(struct source *s)
 
 	if (s->suspended && s->access->resume(s->guest) >= 0)
 		s->suspended = false;
+	source_returned(s);
 	if (s->guest)
 		rounds_mark(s);
 	if (s->peer.fd >= 0 && !s->peer.refused) {
@@ -524,6 +576,7 @@ static void source_close(struct source *s)
 		image_free(s->early);
 	cleanup_close(&s->peer.fd);
 	cleanup_close(&s->pidfd);
+	journal_close(&s->journal);
 	pagemap_free(s->known);
 	extents_free(&s->extents);
 	maps_free(s->maps);
@@ -606,6 +659,7 @@ int source_run(const struct migration *m, const struct guest_access *access,
 	uname(&uts);
 	*s = (struct source){
 		.m = m, .access = access, .rep = rep, .pidfd = -1,
+		.journal.fd = -1,
 		.peer = { .fd = -1, .guest_fd = -1, .rep = rep },
 		.summary = {
 			.stream_id = m->stream_id,

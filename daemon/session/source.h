@@ -10,6 +10,7 @@
 #include "engine/sender.h"
 #include "guest/pageset.h"
 #include "lib/pagemap.h"
+#include "session/journal.h"
 #include "session/peer.h"
 #include "session/report.h"
 #include "session/timens.h"
@@ -67,6 +68,8 @@ struct harvest {
  * @unapplied: rounds whose acknowledgement was not awaited (fault point)
  * @catch_ups: how often the switch-over went back to rounds
  * @pause_end: when it is rolled back at the latest, 0 = not suspended, or sealed
+ * @journal: what this side has promised
+ * @final: the target may have a guest that is complete
  * @pause_mark: end of the part of the pause that was measured last
  */
 struct source {
@@ -102,6 +105,8 @@ struct source {
 	unsigned int unapplied;
 	unsigned int catch_ups;
 	int64_t pause_end;
+	struct journal journal;
+	bool final;
 	int64_t pause_mark;
 };
 

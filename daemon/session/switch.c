@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include "engine/fault.h"
+#include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/utf8.h"
 #include "session/children.h"
+#include "session/recover.h"
 #include "session/source.h"
 
 /* a guest that cannot be stopped or described now may be in a moment */
@@ -20,6 +23,8 @@
 #define SUSPEND_MS	2000
 #define PAUSE_MAX_MS	20000
 #define PAUSE_MAX_CAP_MS 3600000
+#define ASK_AGAIN_MS	500
+#define ASK_MS		10000
 
 static const char *holdup_name(uint32_t reason)
 {
@@ -45,6 +50,16 @@ static void pause_part(struct source *s, enum pause_part part)
 
 	s->summary.pause_ns[part] += now - s->pause_mark;
 	s->pause_mark = now;
+}
+
+/* it was measured on the other side, within what was measured here */
+static void pause_move(struct source *s, enum pause_part from,
+		       enum pause_part to, uint64_t ns)
+{
+	if (ns >= s->summary.pause_ns[from])
+		return;
+	s->summary.pause_ns[from] -= ns;
+	s->summary.pause_ns[to] += ns;
 }
 
 /*
@@ -263,9 +278,11 @@ static int finish_target(struct source *s, Mspd__Image *image)
 	Mspd__Final msg = MSPD__FINAL__INIT;
 	struct control_message answer;
 	const Mspd__Ready *ready;
-	uint64_t digest_ns;
+	uint64_t digest_ns, journal_ns;
 	int ret;
 
+	/* from here on the target may have a guest that is complete */
+	s->final = true;
 	msg.image = image;
 	ret = peer_send(&s->peer, CONTROL_FINAL, &msg.base,
 			source_reply_ms(s));
@@ -275,6 +292,7 @@ static int finish_target(struct source *s, Mspd__Image *image)
 		return ret;
 	ready = answer.ready;
 	digest_ns = ready->digest_ns;
+	journal_ns = ready->journal_ns;
 	s->summary.guest_bytes = pagemap_pages(s->known) *
 				 sysconf(_SC_PAGESIZE);
 	if (ready->digest != pagemap_sum(s->known) ||
@@ -289,60 +307,120 @@ static int finish_target(struct source *s, Mspd__Image *image)
 	control_free(&answer);
 	pause_part(s, PAUSE_RESTORE);
 	/* measured there, so it is taken out of what was measured here */
-	if (digest_ns < s->summary.pause_ns[PAUSE_RESTORE]) {
-		s->summary.pause_ns[PAUSE_RESTORE] -= digest_ns;
-		s->summary.pause_ns[PAUSE_DIGEST] += digest_ns;
+	pause_move(s, PAUSE_RESTORE, PAUSE_DIGEST, digest_ns);
+	pause_move(s, PAUSE_RESTORE, PAUSE_JOURNAL, journal_ns);
+	fault_die("prepared");
+	return ret;
+}
+
+/* The connection is gone, or silent: a new one may tell. Or nobody does. */
+static int ask(struct source *s)
+{
+	unsigned int ms = source_reply_ms(s);
+	int64_t deadline = deadline_in(ms < ASK_MS ? ms : ASK_MS);
+	char why[RECOVER_TEXT];
+	int left, ret;
+
+	for (;;) {
+		left = deadline_left(deadline);
+		ret = recover_ask(s->m->host, s->m->port, s->m->stream_id,
+				  false, left, why);
+		if (ret >= 0 || left <= ASK_AGAIN_MS)
+			return ret;
+		sleep_ms(ASK_AGAIN_MS);
 	}
+}
+
+static int in_doubt(struct source *s)
+{
+	char reason[sizeof(s->failure.text)];
+
+	s->summary.in_doubt = true;
+	snprintf(reason, sizeof(reason), "%s", s->failure.text);
+	snprintf(s->failure.text, sizeof(s->failure.text),
+		 "in doubt: %.300s; the guest stays stopped and sealed here until the target has answered whether it runs there",
+		 reason);
+	utf8_repair(s->failure.text);
+	return -EINPROGRESS;
+}
+
+/* Resumed, or the reason why it is not known that it is. */
+static int await_resumed(struct source *s)
+{
+	Mspd__Commit msg = MSPD__COMMIT__INIT;
+	struct control_message answer = { 0 };
+	uint64_t journal_ns = 0;
+	int ret;
+
+	msg.stream_id = s->m->stream_id;
+	ret = peer_send(&s->peer, CONTROL_COMMIT, &msg.base,
+			source_reply_ms(s));
+	fault_die("sent");
+	if (!ret)
+		ret = peer_recv(&s->peer, deadline_in(source_reply_ms(s)),
+				&answer);
+	if (!ret && answer.type != CONTROL_RESUMED)
+		ret = failure_set(&s->failure, -EPROTO,
+				  "%s sent %s where Resumed was due",
+				  s->peer.name, control_name(answer.type));
+	else if (!ret)
+		journal_ns = answer.resumed->journal_ns;
+	control_free(&answer);
+	pause_part(s, PAUSE_RESUME);
+	pause_move(s, PAUSE_RESUME, PAUSE_JOURNAL, journal_ns);
 	return ret;
 }
 
 /*
- * Behind the first byte of Commit there is no way back by ourselves: only the
- * target's own word that it does not run the guest unseals it here.
+ * The guest is sealed before it is on record that it was given away, and that
+ * is durable before the first byte of Commit. From then on there is no way back
+ * by ourselves: only the target's own word that it does not run the guest
+ * unseals it here.
  */
 static int commit(struct source *s)
 {
-	Mspd__Commit msg = MSPD__COMMIT__INIT;
-	struct control_message answer = { 0 };
-	char reason[sizeof(s->failure.text)];
-	int ret;
+	int ret, verdict;
 
 	if (!deadline_left(s->pause_end))
 		return failure_set(&s->failure, -ETIMEDOUT, "no time is left");
 	ret = s->access->seal(s->guest);
 	if (ret < 0)
 		return source_guest_fail(s, ret, "seal");
+	fault_die("sealed");
+	pause_part(s, PAUSE_RESUME);
+	ret = journal_append(&s->journal, JOURNAL_COMMIT);
+	fault_die("committed");
+	pause_part(s, PAUSE_JOURNAL);
+	if (ret) {
+		failure_set(&s->failure, ret,
+			    "the journal does not take the commit: %s",
+			    strerror(-ret));
+		/* a power loss could bring it to light: it is taken back first */
+		if (!journal_append(&s->journal, JOURNAL_RETURNED))
+			return ret;
+	}
 	s->pause_end = 0;
 	s->peer.rep = NULL;
 	s->peer.guest_fd = -1;
 	s->committed = true;
-	msg.stream_id = s->m->stream_id;
-	ret = peer_send(&s->peer, CONTROL_COMMIT, &msg.base,
-			source_reply_ms(s));
+	if (ret)
+		close(steal_fd(&s->peer.fd));
+	else
+		ret = await_resumed(s);
+	fault_die("resumed");
 	if (!ret)
-		ret = peer_recv(&s->peer, deadline_in(source_reply_ms(s)),
-				&answer);
-	if (!ret && answer.type == CONTROL_RESUMED) {
+		return 0;
+	verdict = s->peer.refused ? VERDICT_REFUSED : ask(s);
+	if (verdict == VERDICT_COMMITTED) {
 		pause_part(s, PAUSE_RESUME);
-		control_free(&answer);
+		s->failure = (struct failure){ 0 };
 		return 0;
 	}
-	if (!ret)
-		ret = failure_set(&s->failure, -EPROTO,
-				  "%s sent %s where Resumed was due",
-				  s->peer.name, control_name(answer.type));
-	control_free(&answer);
-	if (s->peer.refused) {
-		s->committed = false;
-		return ret;
-	}
-	s->summary.in_doubt = true;
-	snprintf(reason, sizeof(reason), "%s", s->failure.text);
-	snprintf(s->failure.text, sizeof(s->failure.text),
-		 "in doubt: %.300s; it had been told to take over, so the guest stays stopped and sealed here",
-		 reason);
-	utf8_repair(s->failure.text);
-	return -EINPROGRESS;
+	if (verdict != VERDICT_REFUSED)
+		return in_doubt(s);
+	s->peer.refused = true;
+	s->committed = false;
+	return ret;
 }
 
 static void tell_pause_end(struct source *s)

@@ -20,7 +20,8 @@
 #include "lib/clock.h"
 #include "lib/digest.h"
 #include "lib/utf8.h"
-#include "session/known.h"
+#include "log.h"
+#include "session/recover.h"
 #include "session/report.h"
 #include "session/target.h"
 #include "wire/frame.h"
@@ -29,11 +30,8 @@
 #define HANDSHAKE_MS	10000
 #define IDLE_MS		30000
 #define MAX_STREAMS	16
-#define PARK_MS		5000
 #define SEND_MS		10000
 #define GOODBYE_MS	2000
-/* the guest's clock may have to catch up with what it saw on the source */
-#define CLOCK_WAIT_NS	(2 * NSEC_PER_SEC)
 
 unsigned int target_handshake_ms(const struct target *t)
 {
@@ -153,28 +151,44 @@ static int hello_check(struct target *t, const Mspd__Hello *h,
 	return 0;
 }
 
-static int target_hello(struct target *t)
+/* It is no migration: the source of one wants to know what became of it. */
+static int target_query(struct target *t, const Mspd__Query *m)
+{
+	Mspd__Status answer = MSPD__STATUS__INIT;
+	char why[RECOVER_TEXT];
+	int ret;
+
+	t->stream_id = m->stream_id;
+	t->state = TARGET_ASKED;
+	ret = m->stream_id ? recover_answer(t->cfg->journal_dir, m->stream_id,
+					    m->lost, why) : -EINVAL;
+	if (!m->stream_id)
+		snprintf(why, sizeof(why), "that is no stream ID");
+	if (ret < 0)
+		return failure_set(&t->failure, ret, "%s", why);
+	t->verdict = ret;
+	answer.stream_id = m->stream_id;
+	answer.verdict = ret;
+	return target_send(t, CONTROL_STATUS, &answer.base);
+}
+
+static int target_hello(struct target *t, const Mspd__Hello *hello)
 {
 	unsigned int max = t->cfg->max_streams ? t->cfg->max_streams :
 						 MAX_STREAMS;
 	Mspd__Welcome welcome = MSPD__WELCOME__INIT;
-	struct control_message msg;
 	struct vasi_query query = { 0 };
 	struct utsname uts;
 	int ret;
 
-	ret = peer_expect(&t->peer, CONTROL_HELLO,
-			  deadline_in(target_handshake_ms(t)), &msg);
-	if (ret)
-		return ret;
-	ret = hello_check(t, msg.hello, &query);
+	ret = hello_check(t, hello, &query);
 	if (!ret) {
-		snprintf(t->name, sizeof(t->name), "%s", msg.hello->name);
-		snprintf(t->uuid, sizeof(t->uuid), "%s", msg.hello->uuid);
-		t->stream_id = msg.hello->stream_id;
-		t->streams = msg.hello->streams;
+		snprintf(t->name, sizeof(t->name), "%s", hello->name);
+		snprintf(t->uuid, sizeof(t->uuid), "%s", hello->uuid);
+		t->stream_id = hello->stream_id;
+		t->streams = hello->streams;
 		t->encodings = fault_plain() ? 0 :
-			       msg.hello->encodings & ENCODING_BITS;
+			       hello->encodings & ENCODING_BITS;
 		ret = t->rep->reserve ? t->rep->reserve(t->rep, t->name,
 							t->uuid) : 0;
 		if (ret == -EEXIST)
@@ -186,7 +200,6 @@ static int target_hello(struct target *t)
 				    "cannot reserve the name %s: %s", t->name,
 				    strerror(-ret));
 	}
-	control_free(&msg);
 	if (ret < 0)
 		return ret;
 	if (max > SENDER_MAX_STREAMS)
@@ -201,6 +214,27 @@ static int target_hello(struct target *t)
 	welcome.kernel = uts.release;
 	welcome.hostname = uts.nodename;
 	return target_send(t, CONTROL_WELCOME, &welcome.base);
+}
+
+/* the first message says what this is */
+static int target_first(struct target *t)
+{
+	struct control_message msg;
+	int ret = peer_recv(&t->peer, deadline_in(target_handshake_ms(t)),
+			    &msg);
+
+	if (ret)
+		return ret;
+	if (msg.type == CONTROL_HELLO)
+		ret = target_hello(t, msg.hello);
+	else if (msg.type == CONTROL_QUERY)
+		ret = target_query(t, msg.query);
+	else
+		ret = failure_set(&t->failure, -EPROTO,
+				  "%s sent %s where Hello was due",
+				  t->peer.name, control_name(msg.type));
+	control_free(&msg);
+	return ret;
 }
 
 /* -- validate, prepare */
@@ -239,6 +273,28 @@ static int on_validate(struct target *t, const Mspd__Validate *m)
 	return ret;
 }
 
+/* before there is anything to find: what is found has a name */
+static int target_journal(struct target *t)
+{
+	struct journal_record r = {
+		.role = JOURNAL_TARGET, .type = JOURNAL_BEGIN,
+		.stream_id = t->stream_id,
+	};
+	int ret;
+
+	snprintf(r.guest, sizeof(r.guest), "%s", t->name);
+	snprintf(r.uuid, sizeof(r.uuid), "%s", t->uuid);
+	snprintf(r.access, sizeof(r.access), "%s", t->access->name);
+	snprintf(r.cgroup, sizeof(r.cgroup), "%s", t->cgroup);
+	snprintf(r.host, sizeof(r.host), "%s", t->cfg->peer);
+	ret = journal_create(&t->journal, t->cfg->journal_dir, &r);
+	if (ret == -EEXIST)
+		return failure_set(&t->failure, ret,
+				   "this migration is over: stream %016llx is in the journal here",
+				   (unsigned long long)t->stream_id);
+	return ret ? target_fail(t, ret, "the journal") : 0;
+}
+
 static int on_prepare(struct target *t, const Mspd__Prepare *m)
 {
 	Mspd__Prepared answer = MSPD__PREPARED__INIT;
@@ -250,6 +306,9 @@ static int on_prepare(struct target *t, const Mspd__Prepare *m)
 
 	report_phase(t->rep, "prepare");
 	options_set(t, m);
+	ret = target_journal(t);
+	if (ret)
+		return ret;
 	ret = restore_prepare(&t->restore, &t->opt, m->image, &t->findings);
 	if (ret < 0)
 		return target_fail(t, ret, "cannot prepare the guest");
@@ -271,122 +330,6 @@ static int on_prepare(struct target *t, const Mspd__Prepare *m)
 		return ret;
 	t->state = TARGET_COPY;
 	report_phase(t->rep, "copy");
-	return 0;
-}
-
-/* -- switch-over */
-
-/*
- * The offset was rounded up, but hosts' clocks drift while a migration lasts:
- * the guest must not see an earlier time than it saw before.
- */
-static int wait_clock(struct target *t, const Mspd__Process *p)
-{
-	int64_t behind;
-
-	if (!p || !p->has_clock_monotonic_ns)
-		return 0;
-	behind = p->clock_monotonic_ns -
-		 (now_ns() + t->opt.timens_monotonic_ns);
-	if (behind <= 0)
-		return 0;
-	if (behind > CLOCK_WAIT_NS)
-		return failure_set(&t->failure, -ERANGE,
-				   "the guest's clock would go back by %lld ms: the hosts' clocks drift too fast",
-				   (long long)(behind / NSEC_PER_MSEC));
-	sleep_ms(behind / NSEC_PER_MSEC + 1);
-	return 0;
-}
-
-/*
- * Whatever happens to this process from Commit on, the guest must be found: it
- * is on record before the source can let it go.
- */
-static int target_record(struct target *t)
-{
-	int ret;
-
-	if (!t->rep->arriving)
-		return 0;
-	ret = t->rep->arriving(t->rep, t->name, t->uuid,
-			       restore_pid(t->restore));
-	if (ret < 0)
-		return failure_set(&t->failure, ret,
-				   "the guest cannot be entered in the registry: %s",
-				   strerror(-ret));
-	t->recorded = true;
-	return 0;
-}
-
-static int on_final(struct target *t, const Mspd__Final *m)
-{
-	Mspd__Ready answer = MSPD__READY__INIT;
-	int64_t begin = now_ns(), end;
-	int ret;
-
-	/* from here on nobody but us writes to the guest */
-	ret = receiver_status(t->receiver);
-	if (ret)
-		return target_receiver_fail(t, ret);
-	t->bytes_seen = receiver_bytes(t->receiver);
-	receiver_free(t->receiver);
-	t->receiver = NULL;
-	if (m->image->maps && known_keeps(t->maps, m->image->maps))
-		return failure_set(&t->failure, -EPROTO,
-				   "the mappings changed behind the last round");
-	ret = restore_finish(t->restore, m->image);
-	if (ret < 0)
-		return target_fail(t, ret, "cannot restore the guest");
-	end = now_ns();
-	answer.has_restore_ns = 1;
-	answer.restore_ns = end - begin;
-	ret = wait_clock(t, m->image->process);
-	if (ret)
-		return ret;
-	begin = now_ns();
-	ret = restore_park(t->restore, PARK_MS);
-	if (ret < 0)
-		return target_fail(t, ret, "cannot park the guest");
-	ret = target_record(t);
-	if (ret)
-		return ret;
-	end = now_ns();
-	answer.has_park_ns = 1;
-	answer.park_ns = end - begin;
-	answer.digest = pagemap_sum(t->known) ^ fault_digest();
-	answer.pages = pagemap_pages(t->known);
-	answer.has_digest_ns = 1;
-	answer.digest_ns = now_ns() - end;
-	t->state = TARGET_READY;
-	ret = target_send(t, CONTROL_READY, &answer.base);
-	report_phase(t->rep, "switch-over");
-	return ret;
-}
-
-static int on_commit(struct target *t, const Mspd__Commit *m)
-{
-	Mspd__Resumed answer = MSPD__RESUMED__INIT;
-	struct guest *g = restore_guest(t->restore);
-	pid_t pid = restore_pid(t->restore);
-	int64_t begin = now_ns();
-	int ret;
-
-	if (m->stream_id != t->stream_id)
-		return failure_set(&t->failure, -EPROTO,
-				   "Commit of another migration");
-	ret = t->access->resume(g);
-	if (ret < 0)
-		return target_fail(t, ret, "cannot resume the guest");
-	t->state = TARGET_RESUMED;
-	answer.pid = pid;
-	answer.has_resume_ns = 1;
-	answer.resume_ns = now_ns() - begin;
-	/* if it does not arrive the source is in doubt, and asks */
-	target_send(t, CONTROL_RESUMED, &answer.base);
-	if (t->rep->adopted)
-		t->rep->adopted(t->rep, t->name, t->uuid, pid);
-	t->access->signal(g, VASI_SIGNAL_COMPLETE,
-			       VASI_ENTITY_TARGET_MOVER << 24);
 	return 0;
 }
 
@@ -442,9 +385,9 @@ static int target_message(struct target *t, const struct control_message *msg)
 	case CONTROL_ROUND_END:
 		return target_round_end(t, msg->round_end);
 	case CONTROL_FINAL:
-		return on_final(t, msg->final);
+		return target_final(t, msg->final);
 	case CONTROL_COMMIT:
-		return on_commit(t, msg->commit);
+		return target_commit(t, msg->commit);
 	default:
 		return failure_set(&t->failure, -EPROTO,
 				   "%s does not belong here",
@@ -495,8 +438,9 @@ static int target_steps(struct target *t)
 		return target_fail(t, ret, "socket");
 	ret = target_preamble(t);
 	if (!ret)
-		ret = target_hello(t);
-	while (!ret && t->state != TARGET_RESUMED) {
+		ret = target_first(t);
+	while (!ret && t->state != TARGET_RESUMED &&
+	       t->state != TARGET_ASKED) {
 		struct control_message msg;
 
 		ret = target_next(t, &msg);
@@ -543,11 +487,18 @@ static void target_abort(struct target *t)
 	receiver_free(t->receiver);
 	t->receiver = NULL;
 	tell_of_memory(t);
+	if (!target_refuse(t))
+		return;
 	if (t->restore)
 		restore_abort(t->restore);
 	t->restore = NULL;
 	if (t->recorded && t->rep->forget)
 		t->rep->forget(t->rep, t->name);
+	/* a refusal stays, nothing else was promised */
+	if (t->state == TARGET_READY)
+		journal_close(&t->journal);
+	else
+		journal_remove(&t->journal);
 	msg.text = t->failure.text;
 	msg.error = -t->failure.err;
 	findings_to_wire(&t->findings, &msg.findings, &msg.n_findings);
@@ -590,6 +541,7 @@ int target_run(int fd, const struct target_config *cfg, struct reporter *rep)
 		.cfg = cfg, .rep = rep,
 		.peer = { .fd = fd, .name = "the source", .guest_fd = -1,
 			  .rep = rep },
+		.journal.fd = -1,
 	};
 	t->peer.failure = &t->failure;
 	t->oom_kills = oom_kills();
@@ -611,14 +563,22 @@ int target_run(int fd, const struct target_config *cfg, struct reporter *rep)
 				     GUEST_PAGE_SIZE : 0;
 	sum.bytes_sent = t->receiver ? receiver_bytes(t->receiver) :
 				       t->bytes_seen;
-	report_phase(rep, ret ? "rolled-back" : "completed");
+	if (t->state == TARGET_ASKED)
+		sum.asked = t->verdict == VERDICT_COMMITTED ? "committed" :
+			    t->verdict == VERDICT_REFUSED ? "refused" :
+			    "unknown";
+	else
+		report_phase(rep, ret ? "rolled-back" : "completed");
 	report_summary(rep, &sum);
+	if (t->state == TARGET_RESUMED)
+		target_completed(t);
 	target_goodbye(t);
 	receiver_free(t->receiver);
 	pagemap_free(t->known);
 	maps_free(t->maps);
 	findings_clear(&t->findings);
 	json_decref(sum.rounds);
+	journal_close(&t->journal);
 	close(fd);
 	free(t);
 	return ret;

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The target's side of one migration, in parts: target.c (its course),
- * target_rounds.c (data connections, mappings, rounds)
+ * target_rounds.c (data connections, mappings, rounds), target_switch.c (the
+ * pause)
  */
 #ifndef MSPD_SESSION_TARGET_H
 #define MSPD_SESSION_TARGET_H
 
 #include "engine/receiver.h"
 #include "lib/pagemap.h"
+#include "session/journal.h"
 #include "session/peer.h"
 
 enum target_state {
@@ -15,6 +17,7 @@ enum target_state {
 	TARGET_COPY,		/* a shell is there, rounds come */
 	TARGET_READY,		/* complete, parked and sealed */
 	TARGET_RESUMED,
+	TARGET_ASKED,		/* it was no migration, but a Query */
 };
 
 /**
@@ -39,6 +42,8 @@ enum target_state {
  * @maps: its mappings as of the last round, NULL = none yet
  * @known: what it has
  * @receiver: data connections, until Final
+ * @journal: what this side has promised
+ * @verdict: what a Query was answered
  * @recorded: the supervisor's registry has it
  * @applied: last round that is in the guest
  * @bytes_seen: over data connections: for supervision, at last their sum
@@ -64,6 +69,8 @@ struct target {
 	Mspd__Maps *maps;
 	struct pagemap *known;
 	struct receiver *receiver;
+	struct journal journal;
+	int verdict;
 	bool recorded;
 	uint32_t applied;
 	uint64_t bytes_seen;
@@ -83,5 +90,17 @@ int target_streams(struct target *t, int listener, const uint8_t *token);
 /* takes the list of mappings out of @m */
 int target_round_maps(struct target *t, Mspd__RoundMaps *m);
 int target_round_end(struct target *t, const Mspd__RoundEnd *m);
+
+/* target_switch.c */
+int target_final(struct target *t, const Mspd__Final *m);
+int target_commit(struct target *t, const Mspd__Commit *m);
+/*
+ * Behind Ready the source may be told that there is no guest here only when
+ * this is true for ever. false: that cannot be made durable; the copy stays,
+ * the source hears nothing, and asks later.
+ */
+bool target_refuse(struct target *t);
+/* waits for the source's word that it will not ask: the journal may go */
+void target_completed(struct target *t);
 
 #endif /* MSPD_SESSION_TARGET_H */

@@ -42,6 +42,10 @@ static const struct control_kind kinds[CONTROL_TYPES] = {
 	[CONTROL_RESUMED] = { "Resumed", &mspd__resumed__descriptor, false },
 	[CONTROL_ABORT] = { "Abort", &mspd__abort__descriptor, false },
 	[CONTROL_FAILED] = { "Failed", &mspd__failed__descriptor, false },
+	[CONTROL_COMPLETED] = {
+		"Completed", &mspd__completed__descriptor, false },
+	[CONTROL_QUERY] = { "Query", &mspd__query__descriptor, false },
+	[CONTROL_STATUS] = { "Status", &mspd__status__descriptor, false },
 };
 
 const char *control_name(enum control_type type)

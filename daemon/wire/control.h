@@ -40,6 +40,9 @@ enum control_type {
 	CONTROL_RESUMED,
 	CONTROL_ABORT,
 	CONTROL_FAILED,
+	CONTROL_COMPLETED,
+	CONTROL_QUERY,
+	CONTROL_STATUS,
 	CONTROL_TYPES,
 };
 
@@ -70,6 +73,9 @@ struct control_message {
 		Mspd__Resumed *resumed;
 		Mspd__Abort *abort;
 		Mspd__Failed *failed;
+		Mspd__Completed *completed;
+		Mspd__Query *query;
+		Mspd__Status *status;
 	};
 };
 

@@ -87,6 +87,7 @@ class Hosts:
     def __init__(self, san, attributes, module):
         self.san, self.attributes, self.module = san, attributes, module
         self.faulty = False
+        self.daemons = {}
 
     def start(self, side, *command):
         """A command that runs on; its output is to be read."""
@@ -115,9 +116,25 @@ class Hosts:
 
     def boot(self):
         for side in SIDES:
-            self.run(side, "sh", "-c",
-                     "build/mspd --listen 0.0.0.0:%d 2>>%s/mspd-%s.log" % (
-                         PORT, self.san, side))
+            self.boot_side(side)
+
+    def boot_side(self, side, fault=""):
+        self.run(side, "sh", "-c",
+                 "MSPD_FAULT=%s build/mspd --listen 0.0.0.0:%d 2>>%s/mspd-%s.log" % (
+                     fault, PORT, self.san, side))
+        self.daemons[side] = json.loads(self.mspctl(side, "info", "--json"))["pid"]
+
+    def daemon_lives(self, side):
+        return self.alive(side, self.daemons[side])
+
+    def kill(self, side):
+        """SIGKILL for a daemon, which has no time to say goodbye."""
+        self.run(side, "kill", "-KILL", str(self.daemons[side]), fails=True)
+        wait_for("the end of mspd", lambda: not self.daemon_lives(side))
+
+    def restart(self, side, fault=""):
+        self.kill(side)
+        self.boot_side(side, fault)
 
     def boot_faulty(self):
         """One more mspd on vm-b: what it builds is never what was sent."""

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include "lib/clock.h"
 #include "session/drive.h"
+#include "session/journal.h"
 #include "session/session.h"
 #include "session/world.h"
 #include "tap.h"
@@ -131,6 +132,41 @@ static bool cancelled(struct reporter *r)
 	       world->harvests >= world->plan.cancel_in_round;
 }
 
+/* what is promised, on both sides; anew for each world */
+static const char *journal_dir(void)
+{
+	static char dir[] = "/tmp/session-journal.XXXXXX";
+	static bool made;
+
+	if (!made)
+		must(mkdtemp(dir));
+	made = true;
+	return dir;
+}
+
+static void count_one(void *arg, enum journal_role role, uint64_t stream_id)
+{
+	struct journal j;
+
+	must(!journal_open(&j, journal_dir(), role, stream_id, 1000));
+	*(int *)arg += 1 << (j.last.type + 8 * j.last.role);
+	journal_remove(&j);
+}
+
+int drive_journals(void)
+{
+	int found = 0;
+
+	must(!journal_scan(journal_dir(), count_one, &found));
+	return found;
+}
+
+void drive_end(void)
+{
+	drive_journals();
+	rmdir(journal_dir());
+}
+
 static void target_main(int listener)
 {
 	struct target_config cfg = {
@@ -150,6 +186,8 @@ static void target_main(int listener)
 	int fd = sock_accept(listener, deadline_in(10000));
 
 	must(fd >= 0);
+	snprintf(cfg.journal_dir, sizeof(cfg.journal_dir), "%s",
+		 journal_dir());
 	close(listener);
 	target_run(fd, &cfg, &rep);
 }
@@ -253,6 +291,8 @@ int drive(const struct drive *d)
 	};
 	int fd, ret, status, target;
 
+	drive_journals();
+	snprintf(m.journal_dir, sizeof(m.journal_dir), "%s", journal_dir());
 	target = target_worker(&m.port, d->fault, d->peer);
 	m.pid = dummy_start(d, &fd);
 	world_start();

@@ -46,4 +46,12 @@ int target_worker(uint16_t *ret_port, const char *fault, void (*peer)(int));
 /* waits for its end; the status of wait() */
 int target_wait(int pid);
 
+/*
+ * What is on record when all is over, which is forgotten with this: a bit for
+ * each journal, 1 << (last type + 8 * role)
+ */
+int drive_journals(void);
+/* removes what the test has left behind */
+void drive_end(void);
+
 #endif /* SELFTESTS_SESSION_DRIVE_H */

@@ -5,10 +5,14 @@
 #include <signal.h>
 #include <unistd.h>
 #include "session/drive.h"
+#include "session/journal.h"
 #include "session/session.h"
 #include "session/world.h"
 #include "tap.h"
 #include "wire/control.h"
+
+#define SOURCE_HAS(type)	(1 << (type))
+#define TARGET_HAS(type)	(1 << ((type) + 8))
 
 static void fresh(void)
 {
@@ -303,6 +307,18 @@ static void test_commit(void)
 	ret = drive(&(struct drive){ 0 });
 	ok(rolled_back(ret, "cannot resume the guest") && world->resumes == 1,
 	   "the target says it does not run the guest: it runs here");
+	ok(drive_journals() == TARGET_HAS(JOURNAL_REFUSED),
+	   "which it has on record, and nobody else has anything");
+	fresh();
+	ret = drive(&(struct drive){ 0 });
+	ok(moved(ret) && !drive_journals(),
+	   "a good move leaves no record behind");
+	fresh();
+	ret = drive(&(struct drive){ .fault = "digest" });
+	ok(rolled_back(ret, "is not the guest here") &&
+	   drive_journals() == (SOURCE_HAS(JOURNAL_RETURNED) |
+				TARGET_HAS(JOURNAL_REFUSED)),
+	   "one that is rolled back behind Ready leaves it to be told");
 	for (int i = 0; i < 2; i++) {
 		fresh();
 		snprintf(fault, sizeof(fault), "%s=%d", i ? "stall" : "close",
@@ -314,6 +330,36 @@ static void test_commit(void)
 		   strstr(world->source_error, "in doubt"),
 		   "the target %s at Commit: in doubt, nobody runs",
 		   i ? "stalls" : "dies");
+		ok(drive_journals() == (SOURCE_HAS(JOURNAL_COMMIT) |
+					TARGET_HAS(i ? JOURNAL_REFUSED :
+						       JOURNAL_PREPARED)),
+		   "as both have on record");
+	}
+}
+
+/* a disk that is full, at every record */
+static void test_journal_full(void)
+{
+	static const struct {
+		const char *fault, *text;
+	} cases[] = {
+		{ "journal=source.begin", "journal in" },
+		{ "journal=target.begin", "the journal: No space" },
+		{ "journal=target.prepared",
+		  "the journal does not take the guest" },
+		{ "journal=source.commit",
+		  "the journal does not take the commit" },
+		{ "journal=target.commit",
+		  "the journal does not take the commit" },
+		{ "journal=source.completed", NULL },
+	};
+	int ret;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		fresh();
+		ret = drive(&(struct drive){ .fault = cases[i].fault });
+		ok(cases[i].text ? rolled_back(ret, cases[i].text) : moved(ret),
+		   "the disk is full, %s", cases[i].fault);
 	}
 }
 
@@ -346,7 +392,9 @@ int main(void)
 	test_lost_target();
 	test_pause_max();
 	test_commit();
+	test_journal_full();
 	test_copy_stays();
+	drive_end();
 	world_free();
 	return tap_end();
 }

@@ -12,6 +12,7 @@
 #include "lib/compress.h"
 #include "lib/digest.h"
 #include "session/drive.h"
+#include "session/journal.h"
 #include "session/peer.h"
 #include "session/world.h"
 #include "tap.h"
@@ -148,7 +149,8 @@ static uint8_t token[TOKEN_BYTES];
 static uint16_t data_port;
 static unsigned int offered;	/* encodings, 0: as an old source does */
 
-static void target_new(void)
+/* one more, that finds what others have promised */
+static void target_again(void)
 {
 	uint16_t port;
 
@@ -156,6 +158,12 @@ static void target_new(void)
 	target_pid = target_worker(&port, NULL, NULL);
 	control = sock_connect("127.0.0.1", port, soon());
 	must(control >= 0);
+}
+
+static void target_new(void)
+{
+	drive_journals();
+	target_again();
 }
 
 /* it ended by itself, says @text, and nothing of a guest is left */
@@ -239,17 +247,22 @@ static int data_connect(const uint8_t *with)
 	return fd;
 }
 
-static void prepare(void)
+static void ask_prepare(void)
 {
 	Mspd__Prepare m = MSPD__PREPARE__INIT;
 	Mspd__Image img = MSPD__IMAGE__INIT;
 
-	target_new();
 	hello("redis", VASI_ABI_VERSION);
 	expect(CONTROL_WELCOME);
 	img.version = 1;
 	m.image = &img;
 	must(!control_send(control, CONTROL_PREPARE, &m.base, soon()));
+}
+
+static void prepare(void)
+{
+	target_new();
+	ask_prepare();
 	expect(CONTROL_PREPARED);
 }
 
@@ -558,6 +571,55 @@ static void test_encoded_frames(void)
 	offered = 0;
 }
 
+static void query(uint64_t stream_id)
+{
+	Mspd__Query m = MSPD__QUERY__INIT;
+	struct control_versions v;
+
+	must(control_preamble(control, soon(), &v) == 1);
+	m.stream_id = stream_id;
+	must(!control_send(control, CONTROL_QUERY, &m.base, soon()));
+}
+
+/* the verdict; 0: none */
+static unsigned int status(void)
+{
+	struct control_message msg = { 0 };
+	unsigned int verdict = 0;
+
+	if (!control_recv(control, soon(), &msg) &&
+	    msg.type == CONTROL_STATUS && msg.status->stream_id == STREAM_ID)
+		verdict = msg.status->verdict;
+	control_free(&msg);
+	close(control);
+	target_wait(target_pid);
+	return verdict;
+}
+
+static void test_query(void)
+{
+	target_new();
+	query(STREAM_ID);
+	ok(status() == 2, "what a target never heard of it refuses");
+	target_again();
+	query(STREAM_ID);
+	ok(status() == 2, "and so again");
+	target_again();
+	ask_prepare();
+	ok(told("this migration is over") && target_gave_up("is over") &&
+	   !world->prepared, "and does not take it any more");
+	target_again();
+	query(STREAM_ID);
+	ok(status() == 2, "whatever was tried");
+	ok(drive_journals() == 1 << (JOURNAL_REFUSED + 8),
+	   "as it has on record");
+	target_new();
+	query(0);
+	ok(told("no stream ID") && target_gave_up("no stream ID"),
+	   "a question about no stream");
+	ok(!drive_journals(), "leaves nothing");
+}
+
 static void test_late_frame(void)
 {
 	int fd;
@@ -617,7 +679,9 @@ int main(void)
 	test_good_frame();
 	test_encoded_frames();
 	test_late_frame();
+	test_query();
 	test_flood();
+	drive_end();
 	world_free();
 	return tap_end();
 }
