@@ -148,6 +148,26 @@ def power_loss(hosts):
         check(guest.side == "b", "it is on vm-%s" % guest.side)
 
 
+def journal_full(hosts):
+    """A target that cannot write that it refuses keeps its copy until it can."""
+    hosts.restart("b", "digest,journal=target.refused")
+    with OnePage(hosts, "full") as guest:
+        with guest.start_move("streams=1") as process:
+            process.communicate()
+        check(process.returncode == 1, "exit code %d" % process.returncode)
+        wait_for("the copy on vm-b", lambda: [g[:2] for g in guest.listed()] == [
+            ("a", "running"), ("b", "in doubt")])
+        counts = [guest.ask("out") for _ in range(2)]
+        check(counts[1]["count"] > counts[0]["count"], "it does not count on")
+        # it is asked, and does not say what it cannot make durable
+        with open("%s/mspd-b.log" % hosts.san, errors="replace") as log:
+            wait_for("a question", lambda: "the refusal is not durable" in log.read())
+        check(len(guest.listed()) == 2, "the copy is gone: %s" % guest.listed())
+        hosts.restart("b")
+        guest.settle()
+        check(guest.side == "a", "it is on vm-%s" % guest.side)
+
+
 def sample(hosts):
     """Daemon and mover killed on either side, before and behind the commit."""
     try:
@@ -160,4 +180,4 @@ def sample(hosts):
             hosts.restart(side)
 
 
-ALL = [worker_killed, daemon_killed, in_doubt, power_loss]
+ALL = [worker_killed, daemon_killed, in_doubt, power_loss, journal_full]
