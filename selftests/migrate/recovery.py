@@ -130,6 +130,26 @@ def in_doubt(hosts):
             check(guest.side == "a", "it is on vm-%s" % guest.side)
 
 
+def force_on_target(hosts):
+    """A complete copy waits for its source's word, or for force, which then holds."""
+    hosts.restart("b", "killall=ready")
+    with OnePage(hosts, "forced") as guest:
+        with guest.start_move("streams=1") as process:
+            process.communicate()
+        hosts.kill("a")
+        hosts.boot_side("b")
+        with hosts.start("b", "build/mspctl", "recover", guest.name) as process:
+            _, err = process.communicate()
+        check(process.returncode == 1 and "--force" in err, err)
+        check(hosts.guests("b")[guest.name]["state"] == "in doubt", "it is not")
+        hosts.mspctl("b", "recover", "--force", guest.name)
+        check(hosts.guests("b")[guest.name]["state"] == "running", "it is not")
+        # the source comes back, asks, and lets go
+        hosts.boot_side("a")
+        guest.settle()
+        check(guest.side == "b", "it is on vm-%s" % guest.side)
+
+
 def power_loss(hosts):
     """A source that goes down behind its commit: the copy on the target takes over."""
     hosts.restart("b", "killall=ready")
@@ -180,4 +200,4 @@ def sample(hosts):
             hosts.restart(side)
 
 
-ALL = [worker_killed, daemon_killed, in_doubt, power_loss, journal_full]
+ALL = [worker_killed, daemon_killed, in_doubt, force_on_target, power_loss, journal_full]
