@@ -464,8 +464,11 @@ static int stream_frame(struct stream *st)
 	if (ret)
 		return stream_fail(st, ret == -ENODATA ? -ECONNRESET : ret,
 				   "the data connection was closed");
-	if (frame_decode(&h, st->frame))
-		return stream_fail(st, -EPROTO, "not a frame header");
+	ret = frame_decode(&h, st->frame);
+	if (ret)
+		return stream_fail(st, ret, ret == -EBADMSG ?
+				   "a frame header is corrupt" :
+				   "not a frame header");
 	ret = frame_recv(st, &h);
 	if (!ret)
 		ret = frame_check(st, &h);

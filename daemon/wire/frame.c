@@ -16,7 +16,7 @@
 enum {
 	H_MAGIC = 0, H_VERSION = 4, H_TYPE = 6, H_STREAM = 8, H_ENCODING = 10,
 	H_ROUND = 12, H_SEQ = 16, H_STREAM_ID = 24, H_NR_RANGES = 32,
-	H_PAYLOAD = 36, H_STORED = 40, H_ZERO32 = 44, H_ZERO64 = 48,
+	H_PAYLOAD = 36, H_STORED = 40, H_CHECK = 44, H_ZERO64 = 48,
 	H_DIGEST = 56,
 };
 
@@ -32,6 +32,11 @@ enum {
 	S_TOKEN = 16, S_ZERO = 32,
 };
 
+uint32_t frame_header_check(const unsigned char *buf)
+{
+	return (uint32_t)XXH64(buf, H_CHECK, 0);
+}
+
 void frame_encode(unsigned char *buf, const struct frame_header *h)
 {
 	memset(buf, 0, FRAME_HEADER_BYTES);
@@ -46,6 +51,7 @@ void frame_encode(unsigned char *buf, const struct frame_header *h)
 	put_le32(buf + H_NR_RANGES, h->nr_ranges);
 	put_le32(buf + H_PAYLOAD, h->payload);
 	put_le32(buf + H_STORED, h->stored);
+	put_le32(buf + H_CHECK, frame_header_check(buf));
 	put_le64(buf + H_DIGEST, h->digest);
 }
 
@@ -80,7 +86,9 @@ int frame_decode(struct frame_header *ret_h, const unsigned char *buf)
 	if (get_le32(buf + H_MAGIC) != FRAME_MAGIC ||
 	    get_le16(buf + H_VERSION) != FRAME_VERSION)
 		return -EPROTO;
-	if (get_le32(buf + H_ZERO32) || get_le64(buf + H_ZERO64))
+	if (get_le32(buf + H_CHECK) != frame_header_check(buf))
+		return -EBADMSG;
+	if (get_le64(buf + H_ZERO64))
 		return -EPROTO;
 	if (!h.round || h.nr_ranges > FRAME_MAX_RANGES ||
 	    h.payload > FRAME_MAX_PAGES * GUEST_PAGE_SIZE ||

@@ -7,7 +7,9 @@
  * Documentation/protocol/wire.rst has the layout. Pure: no I/O here.
  *
  * The digest covers the header, the descriptors and the digest of every page,
- * so that content is hashed once per side: for the frame and for the guest.
+ * so that content is hashed once per side: for the frame and for the guest. The
+ * header has a check of its own, as its lengths are believed before the digest
+ * can be computed: who believes a wrong one waits for what nobody sends.
  */
 #ifndef MSPD_WIRE_FRAME_H
 #define MSPD_WIRE_FRAME_H
@@ -72,7 +74,12 @@ struct stream_hello {
 };
 
 void frame_encode(unsigned char *buf, const struct frame_header *h);
-/* -EPROTO: not a header of this protocol, or a length out of bounds */
+/* of the fields before it, as encoded */
+uint32_t frame_header_check(const unsigned char *buf);
+/*
+ * -EPROTO: not a header of this protocol, or a length out of bounds; -EBADMSG:
+ * one that changed on its way
+ */
 int frame_decode(struct frame_header *ret_h, const unsigned char *buf);
 /* bytes that follow the descriptors on the wire */
 uint32_t frame_content(const struct frame_header *h);

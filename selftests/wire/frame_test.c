@@ -18,6 +18,7 @@ static bool header_rejected(void (*spoil)(unsigned char *buf))
 
 	frame_encode(buf, &good);
 	spoil(buf);
+	put_le32(buf + 44, frame_header_check(buf));
 	return frame_decode(&h, buf) == -EPROTO && h.seq == 42;
 }
 
@@ -45,8 +46,8 @@ static void spoil_nothing(unsigned char *b)
 	put_le32(b + 40, 100);
 }
 
-static void spoil_zero2(unsigned char *b) { b[47] = 1; }
-static void spoil_zero3(unsigned char *b) { b[48] = 1; }
+static void spoil_zero(unsigned char *b) { b[48] = 1; }
+static void spoil_zero2(unsigned char *b) { b[55] = 1; }
 static void spoil_round(unsigned char *b) { put_le32(b + 12, 0); }
 static void spoil_none(unsigned char *b) { put_le32(b + 32, 0); }
 static void spoil_many(unsigned char *b) { put_le32(b + 32, 1025); }
@@ -63,8 +64,8 @@ static void test_header(void)
 		{ "another magic", spoil_magic },
 		{ "another version", spoil_version },
 		{ "an unknown type", spoil_type },
-		{ "a reserved field", spoil_zero2 },
-		{ "a second reserved field", spoil_zero3 },
+		{ "a reserved field", spoil_zero },
+		{ "its last byte", spoil_zero2 },
 		{ "an encoding without content", spoil_unstored },
 		{ "encoded content without an encoding", spoil_stored },
 		{ "an unknown encoding", spoil_encoding },
@@ -98,6 +99,25 @@ static void test_header(void)
 	   !memcmp(buf + 8, "\3\0\2\0", 4), "or encoded, and says so");
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
 		ok(header_rejected(bad[i].spoil), "refused: %s", bad[i].what);
+}
+
+/* before anybody believes a length of it */
+static void test_header_bits(void)
+{
+	unsigned char buf[FRAME_HEADER_BYTES];
+	struct frame_header h = { .seq = 42 };
+	int seen = 0;
+
+	frame_encode(buf, &good);
+	for (int i = 0; i < 56 * 8; i++) {
+		buf[i / 8] ^= 1 << i % 8;
+		seen += frame_decode(&h, buf) < 0 && h.seq == 42;
+		buf[i / 8] ^= 1 << i % 8;
+	}
+	ok(seen == 56 * 8, "refused: a bit that changed, any before the digest (%d)",
+	   seen);
+	buf[36] ^= 0x10;
+	ok(frame_decode(&h, buf) == -EBADMSG, "which is told from garbage");
 }
 
 static bool range_rejected(struct vasi_range r, size_t at, unsigned char value)
@@ -185,6 +205,19 @@ static void test_hello(void)
 	   "refused: another magic");
 }
 
+/* how many bits make a difference */
+static int digest_bits(uint64_t digest, unsigned char *page)
+{
+	int seen = 0;
+
+	for (size_t i = 0; i < GUEST_PAGE_SIZE * 8; i++) {
+		page[i / 8] ^= 1 << i % 8;
+		seen += digest_page(0, 4096, page) != digest;
+		page[i / 8] ^= 1 << i % 8;
+	}
+	return seen;
+}
+
 static void test_page(void)
 {
 	unsigned char page[GUEST_PAGE_SIZE] = { 0 };
@@ -196,6 +229,7 @@ static void test_page(void)
 	page[4095] = 1;
 	ok(!page_is_zero(page), "its last byte counts");
 	a = digest_page(0, 4096, page);
+	ok(digest_bits(a, page) == (int)sizeof(page) * 8, "and so does every bit");
 	ok(a != digest_page(0, 8192, page), "the address counts");
 	ok(a != digest_page(1, 4096, page), "the space counts");
 	ok(a && digest_zero(0, 0), "none is 0");
@@ -204,6 +238,7 @@ static void test_page(void)
 int main(void)
 {
 	test_header();
+	test_header_bits();
 	test_range();
 	test_digest();
 	test_hello();
