@@ -305,6 +305,15 @@ void batch_seal(struct batch *b, struct frame_header *h)
 	b->iov[0] = (struct iovec){ b->head, b->head_len };
 }
 
+void batch_flip(struct batch *b, uint64_t bit)
+{
+	const struct iovec *v = b->iov;
+
+	for (; bit / 8 >= v->iov_len; v++)
+		bit -= v->iov_len * 8;
+	((unsigned char *)v->iov_base)[bit / 8] ^= 1 << bit % 8;
+}
+
 size_t batch_bytes(const struct batch *b)
 {
 	size_t bytes = 0;

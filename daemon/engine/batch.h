@@ -82,6 +82,8 @@ int batch_sample(struct batch *b, struct compressor *c, enum encoding e,
 void batch_empty(struct batch *b);
 /* the header in front: lengths, encoding and digest are filled in */
 void batch_seal(struct batch *b, struct frame_header *h);
+/* a test wants a bit of the frame changed that was sealed */
+void batch_flip(struct batch *b, uint64_t bit);
 /* of the frame, on the wire */
 size_t batch_bytes(const struct batch *b);
 

@@ -8,12 +8,45 @@
 #include <unistd.h>
 #include "engine/fault.h"
 
+/**
+ * struct bit - one bit that is to be changed
+ * @round: in it, or as soon as there is something behind it; 0 = never
+ * @at: which bit of what there is, -1 = the first one of its last byte
+ * @done: it was
+ */
+struct bit {
+	unsigned int round;
+	long long at;
+	atomic_flag done;
+};
+
+static const char * const bit_names[] = {
+	[FAULT_FLIP] = "flip",
+	[FAULT_SPOIL] = "spoil",
+	[FAULT_DECAY] = "decay",
+};
+
 static struct {
-	bool rotate, nobarrier, digest, plain;
-	unsigned int delay_round, delay_ms, flip_round, stall, close;
-	atomic_flag delayed, flipped;
+	bool rotate, nobarrier, digest, plain, nodrop;
+	unsigned int delay_round, delay_ms, stall, close;
+	atomic_flag delayed;
+	struct bit bit[FAULT_BITS];
 	char kill[24], killall[24], journal[32];
 } fault;
+
+static bool bit_parse(const char *word)
+{
+	for (int i = 0; i < FAULT_BITS; i++) {
+		size_t len = strlen(bit_names[i]);
+		struct bit *b = &fault.bit[i];
+
+		if (strncmp(word, bit_names[i], len) || word[len] != '=')
+			continue;
+		b->at = -1;
+		return sscanf(word + len, "=%u:%lld", &b->round, &b->at) >= 1;
+	}
+	return false;
+}
 
 static void fault_parse(const char *word)
 {
@@ -25,14 +58,16 @@ static void fault_parse(const char *word)
 		fault.digest = true;
 	else if (!strcmp(word, "plain"))
 		fault.plain = true;
+	else if (!strcmp(word, "nodrop"))
+		fault.nodrop = true;
 	else if (sscanf(word, "killall=%23s", fault.killall) != 1 &&
 		 sscanf(word, "kill=%23s", fault.kill) != 1 &&
 		 sscanf(word, "journal=%31s", fault.journal) != 1 &&
 		 sscanf(word, "delay=%u:%u", &fault.delay_round,
 			&fault.delay_ms) != 2 &&
-		 sscanf(word, "flip=%u", &fault.flip_round) != 1 &&
 		 sscanf(word, "stall=%u", &fault.stall) != 1 &&
-		 sscanf(word, "close=%u", &fault.close) != 1)
+		 sscanf(word, "close=%u", &fault.close) != 1 &&
+		 !bit_parse(word))
 		fprintf(stderr, "MSPD_FAULT: unknown fault point \"%s\"\n",
 			word);
 }
@@ -71,6 +106,11 @@ bool fault_plain(void)
 	return fault.plain;
 }
 
+bool fault_nodrop(void)
+{
+	return fault.nodrop;
+}
+
 unsigned int fault_delay(uint32_t round)
 {
 	if (!fault.delay_round || round != fault.delay_round ||
@@ -79,10 +119,17 @@ unsigned int fault_delay(uint32_t round)
 	return fault.delay_ms;
 }
 
-bool fault_flip(uint32_t round)
+bool fault_bit(enum fault_bit which, uint32_t round, uint64_t bytes,
+	       uint64_t *ret_bit)
 {
-	return fault.flip_round && round >= fault.flip_round &&
-	       !atomic_flag_test_and_set(&fault.flipped);
+	struct bit *b = &fault.bit[which];
+
+	if (!b->round || round < b->round || !bytes ||
+	    atomic_flag_test_and_set(&b->done))
+		return false;
+	*ret_bit = b->at < 0 ? (bytes - 1) * 8 :
+		   (uint64_t)b->at % (bytes * 8);
+	return true;
 }
 
 bool fault_stall(unsigned int type)

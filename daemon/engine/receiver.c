@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include "engine/apply.h"
 #include "engine/fault.h"
 #include "engine/receiver.h"
 #include "lib/cleanup.h"
@@ -17,8 +18,6 @@
 #include "wire/frame.h"
 #include "wire/ring.h"
 
-/* most bytes cleared by one call: the module has a limit, too */
-#define ZERO_STEP	(4ULL << 20)
 /* holes of one round: bounded, as a peer says how many there are */
 #define MAX_HOLES	(4U << 20)
 
@@ -26,7 +25,7 @@ struct stream {
 	struct receiver *rc;
 	unsigned int index;
 	int fd;
-	struct guest *guest;
+	struct apply apply;		/* with a handle of its own */
 	pthread_t thread;
 	bool started;
 	struct ring ring;
@@ -34,12 +33,16 @@ struct stream {
 	/* NULL: no encoding was agreed on */
 	struct compressor *compressor;
 	unsigned char *stored;		/* content as it comes, encoded */
+	/* of the frame at work: all of them, and those with content */
 	struct vasi_range range[FRAME_MAX_RANGES];
+	struct vasi_range data[FRAME_MAX_PAGES];
+	size_t nr_data;
 	uint64_t digest[FRAME_MAX_PAGES];
 	uint64_t seq;
 	/* under the receiver's lock */
 	uint32_t ended;			/* round */
 	struct send_stream_total total;	/* of that round */
+	uint64_t back_ns;		/* of that round, too */
 	struct send_stream_total sum;	/* of the round that goes on */
 };
 
@@ -47,8 +50,7 @@ struct receiver {
 	struct guest *guest;
 	struct pagemap *known;
 	unsigned int encodings;
-	int (*object_fd)(void *arg, uint32_t space);
-	void *object_arg;
+	struct apply apply;		/* of the owner */
 	unsigned int nr;
 	int event;
 	/* read side: pages are written; write side: mappings change */
@@ -120,6 +122,7 @@ static int frame_ranges(struct stream *st, const struct frame_header *h)
 {
 	uint64_t pages = 0;
 
+	st->nr_data = 0;
 	for (uint32_t i = 0; i < h->nr_ranges; i++) {
 		struct vasi_range *r = &st->range[i];
 
@@ -132,6 +135,7 @@ static int frame_ranges(struct stream *st, const struct frame_header *h)
 			return stream_fail(st, -EPROTO,
 					   "more pages than fit a frame");
 		pages += r->pages;
+		st->data[st->nr_data++] = *r;
 	}
 	if (pages << GUEST_PAGE_SHIFT != h->payload)
 		return stream_fail(st, -EPROTO,
@@ -153,31 +157,6 @@ static int frame_expand(struct stream *st, const struct frame_header *h)
 				   "frame %llu of round %u is corrupt (%s)",
 				   (unsigned long long)h->seq, h->round,
 				   encoding_names[h->encoding]);
-	return 0;
-}
-
-static int frame_verify(struct stream *st, const struct frame_header *h)
-{
-	size_t len = FRAME_HEADER_BYTES + h->nr_ranges * FRAME_RANGE_BYTES;
-	const unsigned char *page = st->frame + len;
-	size_t n = 0;
-
-	for (uint32_t i = 0; i < h->nr_ranges; i++) {
-		const struct vasi_range *r = &st->range[i];
-
-		if (r->kind != VASI_KIND_DATA)
-			continue;
-		for (uint64_t j = 0; j < r->pages; j++) {
-			st->digest[n++] = digest_page(
-				r->space,
-				r->start + (j << GUEST_PAGE_SHIFT), page);
-			page += GUEST_PAGE_SIZE;
-		}
-	}
-	if (frame_digest(st->frame, len, st->digest, n) != h->digest)
-		return stream_fail(st, -EBADMSG,
-				   "frame %llu of round %u is corrupt (digest)",
-				   (unsigned long long)h->seq, h->round);
 	return 0;
 }
 
@@ -206,188 +185,69 @@ static int holes_add(struct stream *st, const struct vasi_range *r)
 	return ret;
 }
 
-/* Content of a memory object goes through a descriptor of it. */
-static int object_write(struct stream *st, uint32_t space, uint64_t start,
-			const unsigned char *data, size_t len)
-{
-	int fd = st->rc->object_fd(st->rc->object_arg, space);
-
-	if (fd < 0)
-		return fd;
-	while (len) {
-		ssize_t n = pwrite(fd, data, len, start);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		start += n;
-		data += n;
-		len -= n;
-	}
-	return 0;
-}
-
-static int object_zero(struct stream *st, const struct vasi_range *r)
-{
-	static const unsigned char zero[GUEST_PAGE_SIZE];
-	int ret = 0;
-
-	for (uint64_t i = 0; i < r->pages && !ret; i++)
-		ret = object_write(st, r->space,
-				   r->start + (i << GUEST_PAGE_SHIFT), zero,
-				   sizeof(zero));
-	return ret;
-}
-
-/* entries of kind data with their content, or of kind zero without */
-static int space_write(struct stream *st, const struct vasi_range *vec,
-		       size_t n, const unsigned char *data, size_t len)
-{
-	const struct guest_access *access = st->guest->access;
-	size_t done = 0;
-	int ret;
-
-	if (!vec->space) {
-		ret = access->write(st->guest, vec, n, data, len, &done);
-		if (ret < 0)
-			return ret;
-		return done == n ? 0 : -EFAULT;
-	}
-	for (size_t i = 0; i < n; i++) {
-		size_t bytes = vec[i].pages << GUEST_PAGE_SHIFT;
-
-		if (vec[i].kind == VASI_KIND_ZERO) {
-			ret = object_zero(st, &vec[i]);
-		} else {
-			ret = object_write(st, vec[i].space, vec[i].start,
-					   data, bytes);
-			data += bytes;
-		}
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
 /*
- * A page of a file's mapping that is the guest's own: what is there reads as
- * zero, too, where the file has zeros, but it is the file's, and would follow it.
+ * Does the frame say what was read back, st->digest? If not, a look at what came
+ * tells which of the two it was.
  */
-static int own_zero(struct stream *st, const struct vasi_range *r)
+static int frame_judge(struct stream *st, const struct frame_header *h)
 {
-	static const unsigned char zero[16 * GUEST_PAGE_SIZE];
-	struct vasi_range part = *r;
-	uint64_t done;
-	int ret = 0;
+	size_t len = FRAME_HEADER_BYTES + h->nr_ranges * FRAME_RANGE_BYTES;
+	size_t pages = h->payload >> GUEST_PAGE_SHIFT, n = 0;
+	const unsigned char *page = st->frame + len;
 
-	part.kind = VASI_KIND_DATA;
-	for (done = 0; done < r->pages && !ret; done += part.pages) {
-		part.start = r->start + (done << GUEST_PAGE_SHIFT);
-		part.pages = r->pages - done;
-		if (part.pages > sizeof(zero) / GUEST_PAGE_SIZE)
-			part.pages = sizeof(zero) / GUEST_PAGE_SIZE;
-		ret = space_write(st, &part, 1, zero,
-				  part.pages << GUEST_PAGE_SHIFT);
-	}
-	return ret;
-}
-
-/*
- * Zero pages: where nothing was ever written the target reads as zero already,
- * and touching it would only cost memory.
- */
-static int zero_apply(struct stream *st, const struct vasi_range *r)
-{
-	struct receiver *rc = st->rc;
-	uint64_t addr = r->start, end = addr + (r->pages << GUEST_PAGE_SHIFT);
-	int ret;
-
-	while (addr < end) {
-		const struct extent *e = extents_find(&rc->extents, r->space,
-						      addr);
-		uint64_t stop = e->end < end ? e->end : end;
-		struct vasi_range part = *r;
-		uint64_t from, to;
-
-		if (stop > addr + ZERO_STEP)
-			stop = addr + ZERO_STEP;
-		from = addr;
-		to = stop;
-		if (!e->blank || pagemap_run(rc->known, r->space, addr, stop,
-					     true, &from, &to)) {
-			part.start = from;
-			part.pages = (to - from) >> GUEST_PAGE_SHIFT;
-			ret = e->blank ? space_write(st, &part, 1, NULL, 0) :
-					 own_zero(st, &part);
-			if (ret)
-				return ret;
+	if (frame_digest(st->frame, len, st->digest, pages) == h->digest)
+		return 0;
+	for (size_t i = 0; i < st->nr_data; i++)
+		for (uint64_t j = 0; j < st->data[i].pages; j++) {
+			st->digest[n++] = digest_page(
+				st->data[i].space, st->data[i].start +
+				(j << GUEST_PAGE_SHIFT), page);
+			page += GUEST_PAGE_SIZE;
 		}
-		while (addr < to) {
-			uint64_t digest[FRAME_MAX_PAGES], start = addr;
-			size_t n = 0;
-
-			for (; addr < to && n < FRAME_MAX_PAGES;
-			     addr += GUEST_PAGE_SIZE)
-				digest[n++] = digest_zero(r->space, addr);
-			ret = pagemap_set(rc->known, r->space, start, n,
-					  digest, NULL);
-			if (ret)
-				return ret;
-		}
-	}
-	return 0;
+	if (frame_digest(st->frame, len, st->digest, pages) == h->digest)
+		return -EILSEQ;
+	return stream_fail(st, -EBADMSG,
+			   "frame %llu of round %u is corrupt (digest)",
+			   (unsigned long long)h->seq, h->round);
 }
 
-/* data ranges, in runs of one space */
-static int data_apply(struct stream *st, const struct vasi_range *vec,
-		      size_t n, const unsigned char *data)
+/* A test wants a buffer that does not keep what is in it. */
+static void spoil(unsigned char *data, const struct frame_header *h)
 {
-	size_t first = 0;
+	uint64_t bit;
 
-	while (first < n) {
-		size_t last = first, len = 0;
-		int ret;
-
-		while (last < n && vec[last].space == vec[first].space)
-			len += vec[last++].pages << GUEST_PAGE_SHIFT;
-		ret = space_write(st, vec + first, last - first, data, len);
-		if (ret)
-			return ret;
-		data += len;
-		first = last;
-	}
-	return 0;
+	if (fault_bit(FAULT_SPOIL, h->round, h->payload, &bit))
+		data[bit / 8] ^= 1 << bit % 8;
 }
 
+/* Content first: the rest is believed when the digest is right. */
 static int frame_write(struct stream *st, const struct frame_header *h)
 {
-	struct pagemap *known = st->rc->known;
-	const unsigned char *data = st->frame + FRAME_HEADER_BYTES +
-				    h->nr_ranges * FRAME_RANGE_BYTES;
-	size_t n = 0, page = 0;
-	int ret = 0;
+	struct receiver *rc = st->rc;
+	unsigned char *data = st->frame + FRAME_HEADER_BYTES +
+			      h->nr_ranges * FRAME_RANGE_BYTES;
+	size_t page = 0;
+	int ret;
 
+	spoil(data, h);
+	ret = apply_data(&st->apply, h->round, st->data, st->nr_data, data,
+			 st->digest);
+	if (!ret)
+		ret = frame_judge(st, h);
+	for (size_t i = 0; i < st->nr_data && !ret; i++) {
+		const struct vasi_range *r = &st->data[i];
+
+		ret = pagemap_set(rc->known, r->space, r->start, r->pages,
+				  st->digest + page, NULL);
+		page += r->pages;
+	}
 	for (uint32_t i = 0; i < h->nr_ranges && !ret; i++) {
 		const struct vasi_range *r = &st->range[i];
 
 		if (r->kind == VASI_KIND_ZERO)
-			ret = zero_apply(st, r);
+			ret = apply_zero(&st->apply, &rc->extents, r);
 		else if (r->kind == VASI_KIND_HOLE)
 			ret = holes_add(st, r);
-	}
-	/* what is left are the data ranges, in the order of the content */
-	for (uint32_t i = 0; i < h->nr_ranges; i++)
-		if (st->range[i].kind == VASI_KIND_DATA)
-			st->range[n++] = st->range[i];
-	if (n && !ret)
-		ret = data_apply(st, st->range, n, data);
-	for (size_t i = 0; i < n && !ret; i++) {
-		const struct vasi_range *r = &st->range[i];
-
-		ret = pagemap_set(known, r->space, r->start, r->pages,
-				  st->digest + page, NULL);
-		page += r->pages;
 	}
 	return ret;
 }
@@ -406,7 +266,11 @@ static int frame_apply(struct stream *st, const struct frame_header *h)
 					  st->range[i].start);
 	if (!ret) {
 		ret = frame_write(st, h);
-		if (ret)
+		if (ret == -EILSEQ)
+			stream_fail(st, ret,
+				    "frame %llu of round %u reads back from the guest as something else",
+				    (unsigned long long)h->seq, h->round);
+		else if (ret)	/* unless it was told already */
 			stream_fail(st, ret, "cannot write the guest: %s",
 				    strerror(-ret));
 	}
@@ -422,6 +286,8 @@ static void round_ended(struct stream *st, uint32_t round)
 	st->ended = round;
 	st->total = st->sum;
 	st->sum = (struct send_stream_total){ 0 };
+	st->back_ns = st->apply.back_ns;
+	st->apply.back_ns = 0;
 	pthread_mutex_unlock(&rc->lock);
 	eventfd_write(rc->event, 1);
 }
@@ -430,7 +296,6 @@ static void round_ended(struct stream *st, uint32_t round)
 static int frame_recv(struct stream *st, const struct frame_header *h)
 {
 	size_t len = h->nr_ranges * FRAME_RANGE_BYTES;
-	unsigned char *content = st->frame + FRAME_HEADER_BYTES + len;
 	int ret;
 
 	if (h->encoding && !(st->rc->encodings & ENCODING_BIT(h->encoding)))
@@ -440,18 +305,13 @@ static int frame_recv(struct stream *st, const struct frame_header *h)
 	if (!h->encoding)
 		len += h->payload;
 	ret = ring_recv(&st->ring, st->frame + FRAME_HEADER_BYTES, len);
-	if (!ret && h->encoding) {
-		content = st->stored;
-		ret = ring_recv(&st->ring, content, h->stored);
-	}
+	if (!ret && h->encoding)
+		ret = ring_recv(&st->ring, st->stored, h->stored);
 	if (ret)
 		return stream_fail(st, -ECONNRESET,
 				   "the data connection was closed in a frame");
 	st->rc->bytes += FRAME_HEADER_BYTES + frame_content(h) +
 			 h->nr_ranges * FRAME_RANGE_BYTES;
-	/* without content it is the last of the descriptors */
-	if (h->nr_ranges && fault_flip(h->round))
-		content[(ssize_t)frame_content(h) - 1] ^= 1;
 	return 0;
 }
 
@@ -476,14 +336,14 @@ static int stream_frame(struct stream *st)
 		ret = frame_ranges(st, &h);
 	if (!ret)
 		ret = frame_expand(st, &h);
-	if (!ret)
-		ret = frame_verify(st, &h);
+	if (!ret && h.type == FRAME_ROUND_END) {
+		ret = frame_judge(st, &h);
+		if (!ret)
+			round_ended(st, h.round);
+		return ret;
+	}
 	if (ret)
 		return ret;
-	if (h.type == FRAME_ROUND_END) {
-		round_ended(st, h.round);
-		return 0;
-	}
 	if (st->index == h.round % st->rc->nr)
 		sleep_ms(fault_delay(h.round));
 	st->sum.frames++;
@@ -507,8 +367,14 @@ static int stream_start(struct stream *st, struct receiver *rc,
 
 	st->rc = rc;
 	st->index = index;
-	ret = rc->guest->access->join(&st->guest, rc->guest);
+	st->apply = rc->apply;
+	st->apply.guest = NULL;
+	st->apply.back = NULL;
+	ret = rc->guest->access->join(&st->apply.guest, rc->guest);
 	if (ret < 0)
+		return ret;
+	ret = apply_init(&st->apply);
+	if (ret)
 		return ret;
 	st->frame = aligned_alloc(GUEST_PAGE_SIZE, FRAME_MAX_BYTES +
 				  GUEST_PAGE_SIZE - FRAME_MAX_BYTES %
@@ -546,8 +412,10 @@ int receiver_new(struct receiver **ret, const struct receiver_config *cfg)
 	rc->guest = cfg->guest;
 	rc->known = cfg->known;
 	rc->encodings = cfg->encodings;
-	rc->object_fd = cfg->object_fd;
-	rc->object_arg = cfg->object_arg;
+	rc->apply = (struct apply){
+		.guest = cfg->guest, .known = cfg->known,
+		.object_fd = cfg->object_fd, .object_arg = cfg->object_arg,
+	};
 	rc->nr = cfg->nr;
 	for (unsigned int i = 0; i < cfg->nr; i++)
 		rc->stream[i].fd = cfg->fd[i];
@@ -557,6 +425,8 @@ int receiver_new(struct receiver **ret, const struct receiver_config *cfg)
 	err = rc->event < 0 ? -errno : 0;
 	for (unsigned int i = 0; i < rc->nr && !err; i++)
 		err = stream_start(&rc->stream[i], rc, i);
+	if (!err)
+		err = apply_init(&rc->apply);
 	if (err) {
 		receiver_free(rc);
 		return err;
@@ -581,14 +451,16 @@ void receiver_free(struct receiver *rc)
 			pthread_join(st->thread, NULL);
 			ring_exit(&st->ring);
 		}
-		if (st->guest)
-			st->guest->access->close(st->guest);
+		if (st->apply.guest)
+			st->apply.guest->access->close(st->apply.guest);
+		apply_exit(&st->apply);
 		free(st->frame);
 		compressor_free(st->compressor);
 		free(st->stored);
 		close(st->fd);
 	}
 	cleanup_close(&rc->event);
+	apply_exit(&rc->apply);
 	extents_free(&rc->extents);
 	free(rc->holes);
 	pthread_rwlock_destroy(&rc->maps);
@@ -679,6 +551,30 @@ size_t receiver_holes(struct receiver *rc, struct vasi_range **ret)
 	rc->max_holes = 0;
 	pthread_mutex_unlock(&rc->lock);
 	return n;
+}
+
+int receiver_dropped(struct receiver *rc, const struct vasi_range *vec,
+		     size_t n)
+{
+	int ret = 0;
+
+	/* nobody else changes the extents */
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = apply_dropped(&rc->apply, &rc->extents, &vec[i]);
+	return ret;
+}
+
+uint64_t receiver_back_ns(struct receiver *rc)
+{
+	uint64_t ns = 0, own = rc->apply.back_ns;
+
+	rc->apply.back_ns = 0;
+	pthread_mutex_lock(&rc->lock);
+	for (unsigned int i = 0; i < rc->nr; i++)
+		if (rc->stream[i].back_ns > ns)
+			ns = rc->stream[i].back_ns;
+	pthread_mutex_unlock(&rc->lock);
+	return ns + own;
 }
 
 void receiver_applied(struct receiver *rc, uint32_t round)

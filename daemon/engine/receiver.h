@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Target side of the data connections: a thread per stream checks frames and
- * writes their pages into the guest
+ * Target side of the data connections: a thread per stream checks frames,
+ * writes their pages into the guest, and checks what it reads back
  *
  * Whatever a frame says is held against the mappings that were announced for
  * its round; nothing is written outside. Holes are collected for the owner, as
@@ -59,6 +59,13 @@ int receiver_status(struct receiver *rc);
 const char *receiver_error(struct receiver *rc);
 /* the holes collected so far, now the caller's to free */
 size_t receiver_holes(struct receiver *rc, struct vasi_range **ret);
+/* what the owner has dropped is gone, or -EILSEQ; after all of the round */
+int receiver_dropped(struct receiver *rc, const struct vasi_range *vec,
+		     size_t n);
+/* time for reading back in the round that ended: the slowest thread's, and of
+ * receiver_dropped()
+ */
+uint64_t receiver_back_ns(struct receiver *rc);
 /* @round is in the guest, the next one may be applied */
 void receiver_applied(struct receiver *rc, uint32_t round);
 /* for supervision, monotonic */

@@ -215,9 +215,14 @@ static int stream_send(struct stream *st, struct batch *b)
 {
 	int64_t begin = now_ns();
 	size_t bytes = batch_bytes(b);	/* the ring takes the vector apart */
-	int ret = ring_send_start(&st->ring, b->iov, b->nr_iov);
-	int64_t ns = now_ns() - begin;
+	uint64_t bit;
+	int64_t ns;
+	int ret;
 
+	if (fault_bit(FAULT_FLIP, st->s->round, bytes, &bit))
+		batch_flip(b, bit);
+	ret = ring_send_start(&st->ring, b->iov, b->nr_iov);
+	ns = now_ns() - begin;
 	st->total.send_ns += ns;
 	if (!st->ring.use_uring)	/* all of it was sent meanwhile */
 		st->sent.wait_ns += ns;

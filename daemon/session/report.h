@@ -33,6 +33,7 @@ enum pause_part {
  * @remaining_bytes: what there was to send when it began
  * @harvest_ns: finding that out
  * @ns: from its first frame until it was applied
+ * @digest_ns: of it, the target's time for reading back what it wrote, as it says
  * @since_ns: since the harvest before, 0 in round 1
  * @dirty_pages: harvested with content
  * @decision: that led to it
@@ -43,6 +44,7 @@ struct round_report {
 	uint64_t remaining_bytes;
 	uint64_t harvest_ns;
 	uint64_t ns;
+	uint64_t digest_ns;
 	uint64_t since_ns;
 	uint64_t dirty_pages;
 	struct policy_decision decision;

@@ -457,7 +457,8 @@ int rounds_sent(struct source *s, struct round_report *r)
 	return round_end(s, r);
 }
 
-static int await_applied(struct source *s, uint32_t round)
+static int await_applied(struct source *s, uint32_t round,
+			 uint64_t *ret_digest_ns)
 {
 	struct control_message msg;
 	uint32_t applied;
@@ -468,6 +469,7 @@ static int await_applied(struct source *s, uint32_t round)
 		if (ret)
 			return ret;
 		applied = msg.round_applied->round;
+		*ret_digest_ns = msg.round_applied->digest_ns;
 		control_free(&msg);
 	} while (applied != round && s->unapplied-- > 0);
 	if (applied != round)
@@ -485,7 +487,7 @@ int rounds_applied(struct source *s, struct round_report *r)
 	if (fault_nobarrier() && !s->suspended)
 		s->unapplied++;
 	else
-		ret = await_applied(s, r->round);
+		ret = await_applied(s, r->round, &r->digest_ns);
 	if (ret)
 		return ret;
 	r->ns = now_ns() - r->ns;

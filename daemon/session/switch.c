@@ -56,8 +56,8 @@ static void pause_part(struct source *s, enum pause_part part)
 static void pause_move(struct source *s, enum pause_part from,
 		       enum pause_part to, uint64_t ns)
 {
-	if (ns >= s->summary.pause_ns[from])
-		return;
+	if (ns > s->summary.pause_ns[from])
+		ns = s->summary.pause_ns[from];
 	s->summary.pause_ns[from] -= ns;
 	s->summary.pause_ns[to] += ns;
 }
@@ -231,6 +231,7 @@ static int last_round(struct source *s, Mspd__Image **ret_image,
 	if (!ret)
 		ret = rounds_applied(s, &r);
 	pause_part(s, PAUSE_PAGES);
+	pause_move(s, PAUSE_PAGES, PAUSE_DIGEST, r.digest_ns);
 	if (ret) {
 		image_free(image);
 		return ret;

@@ -155,10 +155,16 @@ static int wait_round(struct target *t, uint32_t round,
 /* many by one stop of the guest's process */
 static int drop(struct target *t, const struct vasi_range *part, size_t n)
 {
-	int ret = restore_drop(t->restore, part, n);
+	int ret = fault_nodrop() ? 0 : restore_drop(t->restore, part, n);
 
 	if (ret < 0)
 		return target_fail(t, ret, "cannot drop pages");
+	ret = receiver_dropped(t->receiver, part, n);
+	if (ret == -EILSEQ)
+		return failure_set(&t->failure, ret,
+				   "pages that were dropped are still there");
+	if (ret)
+		return target_fail(t, ret, "cannot read what was dropped");
 	for (size_t i = 0; i < n; i++)
 		pagemap_clear(t->known, part[i].space, part[i].start,
 			      part[i].start +
@@ -220,5 +226,7 @@ int target_round_end(struct target *t, const Mspd__RoundEnd *m)
 	t->applied = m->round;
 	receiver_applied(t->receiver, m->round);
 	answer.round = m->round;
+	answer.has_digest_ns = 1;
+	answer.digest_ns = receiver_back_ns(t->receiver);
 	return target_send(t, CONTROL_ROUND_APPLIED, &answer.base);
 }

@@ -13,14 +13,17 @@
 
 static void keep_result(json_t *obj, char *error, bool *good)
 {
-	const json_t *pause = json_object_get(obj, "pause_ms"), *part;
 	const char *text = json_string_value(json_object_get(obj, "error"));
-	const char *name;
 
 	snprintf(error, 512, "%s", text ? text : "");
 	*good = json_is_true(json_object_get(obj, "ok"));
-	if (!*good || !json_object_get(obj, "digest_equal"))
-		return;
+}
+
+static void keep_pause(json_t *obj)
+{
+	const json_t *pause = json_object_get(obj, "pause_ms"), *part;
+	const char *name;
+
 	world->pause_total = json_number_value(json_object_get(pause,
 							       "total"));
 	world->pause_sum = -world->pause_total;
@@ -49,6 +52,8 @@ static void source_event(struct reporter *r, json_t *obj)
 		world->in_doubt = json_is_true(json_object_get(obj,
 							       "in_doubt"));
 		keep_result(obj, world->source_error, &world->source_ok);
+		/* the target has none, and tells that at about the same time */
+		keep_pause(obj);
 	}
 	if (!strcmp(event, "round") && number(obj, "round") > 1) {
 		world->written_again += number(obj, "dirty_pages");

@@ -339,11 +339,12 @@ static int fake_objects(struct guest *g, struct vasi_object *vec, size_t len,
 static int fake_read(struct guest *g, const struct vasi_range *vec, size_t n,
 		     void *data, size_t len, size_t *ret_done)
 {
+	const bool target = g->service == VASI_SERVICE_TARGET;
 	unsigned char *out = data;
 	size_t i;
 
-	must(g->service == VASI_SERVICE_SOURCE);
-	if (guest_gone())
+	must(!target || (world->prepared && !world->parked));
+	if (!target && guest_gone())
 		return guest_gone();
 	for (i = 0; i < n; i++) {
 		size_t bytes = vec[i].pages * WORLD_PAGE;
@@ -352,14 +353,19 @@ static int fake_read(struct guest *g, const struct vasi_range *vec, size_t n,
 
 		must(bytes <= len && vec[i].kind == VASI_KIND_DATA);
 		if (vec[i].space) {
+			must(!target);
 			memcpy(out, world->object + at, bytes);
 		} else {
 			at -= WORLD_BASE;
 			for (size_t j = 0; j < vec[i].pages; j++)
-				there &= world->page[at / WORLD_PAGE + j].mapped;
+				there &= target ?
+					 world->target_mapped[at / WORLD_PAGE +
+							      j] :
+					 world->page[at / WORLD_PAGE + j].mapped;
 			if (!there)
 				break;
-			memcpy(out, world->source + at, bytes);
+			memcpy(out, (target ? world->target : world->source) +
+				    at, bytes);
 		}
 		out += bytes;
 		len -= bytes;
