@@ -21,7 +21,7 @@ GUESTS = os.path.join(TOP, "build", "guests")
 ADDRESS = {"a": "10.77.0.1", "b": "10.77.0.2"}
 SIDES = ("a", "b")
 PORT = 7700
-FAULTY_PORT = 7701
+FAULTY_PORT = 7710      # and those behind it
 # For something that is lost, not for a slow machine.
 PATIENCE = int(os.environ.get("PATIENCE", "90"))
 
@@ -86,7 +86,7 @@ class Hosts:
 
     def __init__(self, san, attributes, module):
         self.san, self.attributes, self.module = san, attributes, module
-        self.faulty = False
+        self.faulty = {}
         self.daemons = {}
 
     def start(self, side, *command):
@@ -136,15 +136,16 @@ class Hosts:
         self.kill(side)
         self.boot_side(side, fault)
 
-    def boot_faulty(self):
-        """One more mspd on vm-b: what it builds is never what was sent."""
-        if self.faulty:
-            return
-        self.run("b", "sh", "-c",
-                 "MSPD_FAULT=digest build/mspd --listen 0.0.0.0:%d "
-                 "--socket /run/faulty.sock --state-dir /run/faulty "
-                 "2>>%s/mspd-faulty.log" % (FAULTY_PORT, self.san))
-        self.faulty = True
+    def boot_faulty(self, fault):
+        """One more mspd on vm-b, with a fault point; its port."""
+        if fault not in self.faulty:
+            port = FAULTY_PORT + len(self.faulty)
+            self.run("b", "sh", "-c",
+                     "MSPD_FAULT=%s build/mspd --listen 0.0.0.0:%d "
+                     "--socket /run/faulty-%d.sock --state-dir /run/faulty-%d "
+                     "2>>%s/mspd-faulty.log" % (fault, port, port, port, self.san))
+            self.faulty[fault] = port
+        return self.faulty[fault]
 
     def guests(self, side):
         return {g["name"]: g for g in
@@ -256,14 +257,14 @@ class Guest:
         with self.start_move(attributes) as process:
             return self.end_move(process)
 
-    def rolled_back(self, attributes=""):
-        """A move that fails when the guest is stopped and built there."""
+    def rolled_back(self, attributes="", fault="digest", error="digest"):
+        """A move that fails: by default when the guest is stopped and built there."""
         check(self.side == "a", "the faulty mspd is on vm-b")
-        self.hosts.boot_faulty()
-        with self.start_move(attributes, FAULTY_PORT) as process:
+        port = self.hosts.boot_faulty(fault)
+        with self.start_move(attributes, port) as process:
             result = self.end_move(process, ok=False)
-        check("digest" in result["error"],
-              "it failed too early to be of use: " + result["error"])
+        check(error in result["error"],
+              "it did not fail as it should: " + result["error"])
         return result
 
     def signal(self, name):

@@ -423,6 +423,20 @@ def compression(hosts):
                 check(sent < plain / 4, "%d bytes for %d" % (sent, plain))
 
 
+def bits(hosts):
+    """A bit that changes on the target is noticed, and the guest runs on."""
+    faults = [("spoil=1:1000003", "is corrupt"), ("spoil=2", "is corrupt")]
+    faults += [("decay=%d:%d" % (number % 2 + 1, number * 1000003),
+                "as something else") for number in range(6)]
+    with Load(hosts, "bits", "--size", "16", "--rate", "4000") as guest:
+        for fault, error in faults:
+            guest.rolled_back(fault=fault, error=error)
+            guest.verify()
+        pause = guest.move()["pause_ms"]
+        check(pause["digest"] > 0, "nothing was read back in the pause: %s" % pause)
+        guest.verify()
+
+
 def no_faults(hosts):
     """Tracking causes a steady writer no minor fault."""
     with Load(hosts, "faults", "--size", "16", "--rate", "4000") as guest:
@@ -449,4 +463,4 @@ def no_faults(hosts):
 
 ALL = [one_page, redis, bgsave, selfcheck, python, user, second_hop_in_a_sleep,
        two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, rewrites,
-       nameless, own_zeros, compression, no_faults]
+       nameless, own_zeros, compression, bits, no_faults]
