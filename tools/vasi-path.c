@@ -38,6 +38,7 @@
 #define PAGE		4096UL
 #define HUGE		(2UL << 20)
 #define POPULATE	23		/* MADV_POPULATE_WRITE */
+#define BACK		(256UL << 10)	/* read back at a time */
 #define TARGET_AT	((unsigned char *)0x100000000000)
 
 enum source { OWN, READ };
@@ -49,20 +50,22 @@ static const struct way {
 	enum source source;
 	enum target target;
 	enum sending sending;
-	bool digest, huge;
+	bool digest, huge, back;
 } ways[] = {
-	{ "send, recv and drop", OWN, DROP, SEND, false, false },
-	{ "read, drop", READ, DROP, SEND, false, false },
-	{ "read+digest, digest+drop", READ, DROP, SEND, true, false },
-	{ "read+digest, digest+write", READ, WRITE, SEND, true, false },
-	{ "read+digest, digest+fill", READ, FILL, SEND, true, false },
-	{ "read+digest, in place+digest", READ, PLACE, SEND, true, false },
-	{ "read+digest, populate+in place+digest", READ, POPULATED, SEND, true, false },
-	{ "read+digest, digest+write, huge", READ, WRITE, SEND, true, true },
-	{ "read+digest, in place+digest, huge", READ, PLACE, SEND, true, true },
-	{ "as fill, io_uring", READ, FILL, URING, true, false },
-	{ "as fill, io_uring, registered buffers", READ, FILL, FIXED, true, false },
-	{ "as fill, MSG_ZEROCOPY", READ, FILL, ZEROCOPY, true, false },
+	{ "send, recv and drop", OWN, DROP, SEND, false, false, false },
+	{ "read, drop", READ, DROP, SEND, false, false, false },
+	{ "read+digest, digest+drop", READ, DROP, SEND, true, false, false },
+	{ "read+digest, digest+write", READ, WRITE, SEND, true, false, false },
+	{ "read+digest, digest+fill", READ, FILL, SEND, true, false, false },
+	{ "read+digest, write+read+digest", READ, WRITE, SEND, true, false, true },
+	{ "read+digest, fill+read+digest", READ, FILL, SEND, true, false, true },
+	{ "read+digest, in place+digest", READ, PLACE, SEND, true, false, false },
+	{ "read+digest, populate+in place+digest", READ, POPULATED, SEND, true, false, false },
+	{ "read+digest, digest+write, huge", READ, WRITE, SEND, true, true, false },
+	{ "read+digest, in place+digest, huge", READ, PLACE, SEND, true, true, false },
+	{ "as fill, io_uring", READ, FILL, URING, true, false, false },
+	{ "as fill, io_uring, registered buffers", READ, FILL, FIXED, true, false, false },
+	{ "as fill, MSG_ZEROCOPY", READ, FILL, ZEROCOPY, true, false, false },
 };
 
 #define NR_WAYS (sizeof(ways) / sizeof(ways[0]))
@@ -306,6 +309,25 @@ static void put(struct stream *st, unsigned char *at, unsigned char *p,
 		die("UFFDIO_COPY");
 }
 
+/* what is there is read back in parts, the digest is of that */
+static void put_and_look(struct stream *st, unsigned char *at,
+			 unsigned char *p, size_t len, unsigned char *back)
+{
+	while (len) {
+		size_t n = len < BACK ? len : BACK;
+		struct iovec from = { at, n }, to = { back, n };
+
+		put(st, at, p, n);
+		if (process_vm_readv(st->target, &to, 1, &from, 1, 0) !=
+		    (ssize_t)n)
+			die("process_vm_readv");
+		digest(back, n);
+		at += n;
+		p += n;
+		len -= n;
+	}
+}
+
 static bool in_place(const struct way *way)
 {
 	return way->target == PLACE || way->target == POPULATED;
@@ -314,11 +336,13 @@ static bool in_place(const struct way *way)
 static void *target_main(void *arg)
 {
 	struct stream *st = arg;
-	unsigned char *buffer = NULL;
+	unsigned char *buffer = NULL, *back = NULL;
 	size_t done, len;
 
 	if (!in_place(st->way))
 		buffer = aligned_alloc(PAGE, opt.chunk);
+	if (st->way->back)
+		back = aligned_alloc(PAGE, BACK);
 	for (done = 0; done < st->bytes; done += len) {
 		unsigned char *at = TARGET_AT + st->from + done;
 		unsigned char *p = buffer ? buffer : at;
@@ -328,10 +352,15 @@ static void *target_main(void *arg)
 		if (st->way->target == POPULATED && madvise(at, len, POPULATE))
 			die("madvise");
 		recv_all(st->in, p, len);
+		if (st->way->back) {
+			put_and_look(st, at, p, len, back);
+			continue;
+		}
 		if (st->way->digest)
 			digest(p, len);
 		put(st, at, p, len);
 	}
+	free(back);
 	free(buffer);
 	return NULL;
 }
