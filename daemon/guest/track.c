@@ -103,6 +103,7 @@ static void forget(struct tracker *t)
 	spans_free(&t->owed);
 	spans_free(&t->wild);
 	spans_free(&t->missing);
+	spans_free(&t->gone);
 	spans_free(&t->doubt);
 	pageset_free(&t->told);
 }

@@ -106,6 +106,10 @@ struct track_ops {
  * @told: pages that were reported as there
  * @missing: scratch: pages of @told that have gone
  * @doubt: scratch: pages of @told that may have changed unseen
+ * @gone: of a mechanism that sees it there: where no page was at the last look at
+ *	what is written
+ * @looked_from: that look began here
+ * @looked_to: and ended here
  * @room: regions that the next scan may find, at most TRACK_REGIONS
  * @region: output of a scan
  * @nr_items: entries of @item
@@ -124,6 +128,8 @@ struct tracker {
 	struct spans owed, wild;
 	struct pageset told;
 	struct spans missing, doubt;
+	struct spans gone;
+	uint64_t looked_from, looked_to;
 	size_t room;
 	struct scan_region region[TRACK_REGIONS];
 	size_t nr_items, max_items;

@@ -249,31 +249,47 @@ static int scan(struct tracker *t, struct scan_arg *arg)
 /*
  * What is written is asked for first, and of what kind it is only there: that
  * takes a look at each page itself, and ten times as long (10 ms for 1 GiB).
- * What is written between the two looks is in the next harvest.
+ * What is written between the two looks is in the next harvest. The first look
+ * tells as well where no page is, so that there is no third one for that.
  *
  * Scans of a few pages cost more than pages that lie between them.
  */
 static int scan_written(struct tracker *t, struct scan_arg *arg)
 {
+	const uint64_t there = SCAN_PRESENT | SCAN_SWAPPED;
 	const uint64_t max_pages = arg->max_pages;
 	struct scan_region rough[TRACK_ROUGH];
 	struct scan_arg look = {
-		.start = arg->start, .end = arg->end, .mask = arg->mask,
-		.anyof = arg->anyof, .ret = SCAN_WRITTEN,
+		.start = arg->start, .end = arg->end,
+		/* written, or not present */
+		.inverted = SCAN_PRESENT, .anyof = SCAN_WRITTEN | SCAN_PRESENT,
+		.ret = SCAN_WRITTEN | there,
 	};
 	uint64_t pages = 0;
 	size_t found = 0;
-	int i, k, n;
+	int i, k, n, wanted = 0, r = 0;
 
 	n = scan_into(t, &look, rough, TRACK_ROUGH);
 	if (n < 0)
 		return n;
+	t->gone.n = 0;
+	t->gone.sorted = 0;
+	t->looked_from = arg->start;
+	t->looked_to = look.walk_end;
+	for (i = 0; i < n && !r; i++) {
+		if (!(rough[i].categories & there))
+			r = spans_add(&t->gone, rough[i].start, rough[i].end, 0);
+		else if (rough[i].categories & SCAN_WRITTEN)
+			rough[wanted++] = rough[i];
+	}
+	if (r)
+		return r;
 	arg->walk_end = look.walk_end;
-	for (i = 0; i < n && found < t->room; ) {
+	for (i = 0; i < wanted && found < t->room; ) {
 		arg->start = rough[i].start;
 		do
 			arg->end = rough[i++].end;
-		while (i < n && rough[i].start - arg->end <= TRACK_NEAR);
+		while (i < wanted && rough[i].start - arg->end <= TRACK_NEAR);
 		arg->max_pages = max_pages ? max_pages - pages : 0;
 		k = scan_into(t, arg, t->region + found, t->room - found);
 		if (k < 0)
@@ -284,9 +300,30 @@ static int scan_written(struct tracker *t, struct scan_arg *arg)
 		/* no room for more, or as many as were wanted */
 		if (arg->walk_end < arg->end || (max_pages && pages >= max_pages))
 			return (int)found;
-		arg->walk_end = i < n ? arg->end : look.walk_end;
+		arg->walk_end = i < wanted ? arg->end : look.walk_end;
 	}
 	return (int)found;
+}
+
+/* where no page was at the last look */
+static int scan_gone(struct tracker *t, uint64_t start, uint64_t end,
+		     uint64_t *ret_end)
+{
+	const struct span *gone = spans_find(&t->gone, start);
+	size_t n = 0;
+
+	*ret_end = end;
+	for (; gone && gone < t->gone.v + t->gone.n && gone->start < end; gone++) {
+		if (n == t->room) {
+			*ret_end = gone->start;
+			break;
+		}
+		t->region[n++] = (struct scan_region){
+			.start = gone->start > start ? gone->start : start,
+			.end = gone->end < end ? gone->end : end,
+		};
+	}
+	return (int)n;
 }
 
 static int wpasync_scan(struct tracker *t, enum track_scan what,
@@ -311,6 +348,8 @@ static int wpasync_scan(struct tracker *t, enum track_scan what,
 		arg.anyof = there;
 		break;
 	case TRACK_GONE:
+		if (start >= t->looked_from && end <= t->looked_to)
+			return scan_gone(t, start, end, ret_end);
 		arg.inverted = there;
 		arg.mask = there;
 		arg.ret = there;
