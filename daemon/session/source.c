@@ -246,11 +246,13 @@ static int look_here(struct source *s)
 }
 
 /* What a guest has open for a moment, in /proc say, is looked at again. */
-static int check_here(struct source *s)
+static int check_here(struct source *s, bool again)
 {
 	int ret;
 
-	report_phase(s->rep, "validate");
+	if (!again)
+		report_phase(s->rep, "validate");
+	findings_clear(&s->findings);
 	for (int i = 0;; i++) {
 		ret = look_here(s);
 		if (!s->findings.errors || i + 1 == CHECKS)
@@ -266,7 +268,8 @@ static int check_here(struct source *s)
 	if (s->failure.err)
 		return s->failure.err;
 	finding_add(&s->findings, FINDING_PASS, "access", "", "%s", s->how);
-	report_findings(s->rep, &s->findings, "source");
+	if (!again || s->findings.errors)
+		report_findings(s->rep, &s->findings, "source");
 	if (ret < 0 && !s->findings.errors)
 		return source_guest_fail(s, ret, "reading its state");
 	if (ret < 0)
@@ -290,8 +293,33 @@ static int check_there(struct source *s, struct findings *remote)
 	findings_from_wire(remote, answer.findings->findings,
 			   answer.findings->n_findings);
 	control_free(&answer);
-	report_findings(s->rep, remote, "target");
 	return 0;
+}
+
+/*
+ * Until nothing is left against it, or it stays: a file that was open for a moment has
+ * another name by the time the target looks for it.
+ */
+static int check_both(struct source *s, struct findings *remote)
+{
+	int ret;
+
+	for (int i = 0;; i++) {
+		ret = check_there(s, remote);
+		if (ret || !remote->errors || s->findings.errors ||
+		    i + 1 == CHECKS)
+			break;
+		image_free(s->early);
+		s->early = NULL;
+		findings_clear(remote);
+		ret = peer_pause(&s->peer, CHECK_AGAIN_MS);
+		if (!ret)
+			ret = check_here(s, true);
+		if (ret || !s->early)
+			return ret;
+	}
+	report_findings(s->rep, remote, "target");
+	return ret;
 }
 
 /* Both sides say all they have against it; then it is refused or goes on. */
@@ -301,7 +329,7 @@ static int source_validate(struct source *s, struct utsname *uts)
 	char text[400];
 	int ret;
 
-	ret = check_here(s);
+	ret = check_here(s, false);
 	if (!ret)
 		ret = source_connect(s);
 	if (!ret)
@@ -309,7 +337,7 @@ static int source_validate(struct source *s, struct utsname *uts)
 	if (!ret)
 		tell_compression(s);
 	if (!ret && s->early)
-		ret = check_there(s, &remote);
+		ret = check_both(s, &remote);
 	if (s->findings.errors) {
 		s->failure = (struct failure){ 0 };
 		return failure_set(&s->failure, -EOPNOTSUPP,

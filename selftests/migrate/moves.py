@@ -371,6 +371,39 @@ def nameless(hosts):
             say("%d rounds" % len(result["rounds"]))
 
 
+RENAMES = """
+import os, signal, sys, time
+asked = False
+def told(*_):
+    global asked
+    asked = True
+signal.signal(signal.SIGUSR1, told)
+count = 0
+while True:
+    with open(sys.argv[2] + ".tmp", "w") as f:
+        f.write("%d\\n" % count)
+        time.sleep(0.002)
+    os.rename(sys.argv[2] + ".tmp", sys.argv[2])
+    count += 1
+    if asked:
+        asked = False
+        os.link(sys.argv[2], sys.argv[1])
+    time.sleep(0.01)
+"""
+
+
+def renames(hosts):
+    """A guest that writes a file and gives it another name, all the time."""
+    with Guest(hosts, "renames", "python3", "-c", RENAMES, "{dir}/out",
+               "{dir}/file") as guest:
+        count = -1
+        for _ in range(6):
+            guest.move()
+            seen = int(guest.ask("out", read=last_line))
+            check(seen > count, "it does not count on")
+            count = seen
+
+
 # Every other page of a file's mapping is written, with the zero that is in it.
 OWN = """
 import json, mmap, signal, sys, time
@@ -463,4 +496,4 @@ def no_faults(hosts):
 
 ALL = [one_page, redis, bgsave, selfcheck, python, user, second_hop_in_a_sleep,
        two_suspends_in_a_sleep, sigsuspend, load, load_thp, bytes_sent, rewrites,
-       nameless, own_zeros, compression, bits, no_faults]
+       nameless, renames, own_zeros, compression, bits, no_faults]
