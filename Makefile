@@ -29,7 +29,7 @@ override CPPFLAGS += -Iuapi -Idaemon -I$(B)/gen -Iselftests \
 	-D_GNU_SOURCE= -DVASI_VERSION='"$(VERSION)"'
 
 packages := libprotobuf-c jansson inih libnl-3.0 libnl-genl-3.0 libnl-route-3.0 \
-	liburing libxxhash libcap liblz4 libzstd
+	liburing libxxhash libcap liblz4 libzstd openssl
 package_cflags = $(shell pkg-config --cflags $(packages))
 package_libs = $(shell pkg-config --libs $(packages))
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include "wire/ring.h"
+#include "wire/tls.h"
 
 int ring_init(struct ring *r, int fd, bool uring)
 {
@@ -13,7 +14,10 @@ int ring_init(struct ring *r, int fd, bool uring)
 		return -errno;
 	memset(r, 0, sizeof(*r));
 	r->fd = fd;
-	r->use_uring = uring && io_uring_queue_init(4, &r->uring, 0) == 0;
+	r->tls = tls_on(fd);
+	r->kernel_tls = tls_kernel_sends(fd);
+	r->use_uring = uring && (!r->tls || r->kernel_tls) &&
+		       io_uring_queue_init(4, &r->uring, 0) == 0;
 	return 0;
 }
 
@@ -31,8 +35,9 @@ static int ring_submit(struct ring *r)
 
 	if (!sqe)
 		return -EBUSY;
-	io_uring_prep_sendmsg(sqe, r->fd, &r->msg,
-			      MSG_NOSIGNAL | MSG_WAITALL);
+	/* TLS of the kernel refuses flags that it does not know */
+	io_uring_prep_sendmsg(sqe, r->fd, &r->msg, MSG_NOSIGNAL |
+			      (r->kernel_tls ? 0 : MSG_WAITALL));
 	do {
 		ret = io_uring_submit(&r->uring);
 	} while (ret == -EINTR);
@@ -55,18 +60,50 @@ static void ring_advance(struct ring *r, size_t n)
 	}
 }
 
+/* the socket blocks: who is told to wait was interrupted */
+static ssize_t ring_send_some(struct ring *r)
+{
+	ssize_t n;
+	short events;
+
+	if (r->tls && !r->kernel_tls) {
+		n = tls_write(r->fd, r->msg.msg_iov->iov_base,
+			      r->msg.msg_iov->iov_len, &events);
+		return n == -EAGAIN ? 0 : n;
+	}
+	n = sendmsg(r->fd, &r->msg, MSG_NOSIGNAL);
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	return n;
+}
+
 static int ring_send_plain(struct ring *r)
 {
 	while (r->left) {
-		ssize_t n = sendmsg(r->fd, &r->msg, MSG_NOSIGNAL);
+		ssize_t n = ring_send_some(r);
 
-		if (n < 0 && errno == EINTR)
-			continue;
 		if (n < 0)
-			return -errno;
+			return n;
 		ring_advance(r, n);
 	}
 	return 0;
+}
+
+static ssize_t ring_recv_some(struct ring *r, void *buf, size_t len)
+{
+	ssize_t n;
+	short events;
+
+	do {
+		if (r->tls) {
+			n = tls_read(r->fd, buf, len, &events);
+		} else {
+			n = recv(r->fd, buf, len, MSG_WAITALL);
+			if (n < 0)
+				n = errno == EINTR ? -EAGAIN : -errno;
+		}
+	} while (n == -EAGAIN);
+	return n;
 }
 
 int ring_send_start(struct ring *r, struct iovec *iov, size_t n)
@@ -124,13 +161,10 @@ int ring_recv(struct ring *r, void *buf, size_t len)
 	size_t got = 0;
 
 	while (got < len) {
-		ssize_t n = recv(r->fd, (char *)buf + got, len - got,
-				 MSG_WAITALL);
+		ssize_t n = ring_recv_some(r, (char *)buf + got, len - got);
 
-		if (n < 0 && errno == EINTR)
-			continue;
 		if (n < 0)
-			return -errno;
+			return n;
 		if (!n)
 			return got ? -ECONNRESET : -ENODATA;
 		got += n;

@@ -18,7 +18,9 @@
 /**
  * struct ring - one direction-free connection
  * @fd: blocking stream socket, not owned
- * @use_uring: the kernel has io_uring and lets us
+ * @tls: what goes over it is encrypted
+ * @kernel_tls: by the kernel, as far as it is sent
+ * @use_uring: the kernel has io_uring and lets us, and nothing is encrypted here
  * @uring: only if @use_uring
  * @msg: what is being sent
  * @left: bytes of it that are not sent
@@ -27,6 +29,7 @@
  */
 struct ring {
 	int fd;
+	bool tls, kernel_tls;
 	bool use_uring;
 	struct io_uring uring;
 	struct msghdr msg;

@@ -6,10 +6,12 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "wire/sock.h"
+#include "wire/tls.h"
 
 #define SOCK_BACKLOG	128
 
@@ -56,8 +58,9 @@ int sock_adopt(int fd)
 	return sock_options(fd);
 }
 
+/* @own: where to connect from, NULL: as the routes say */
 static int connect_address(const struct sockaddr *sa, socklen_t len,
-			   int64_t deadline)
+			   const struct sockaddr *own, int64_t deadline)
 {
 	_cleanup_close_ int fd = -1;
 	socklen_t size = sizeof(int);
@@ -70,6 +73,8 @@ static int connect_address(const struct sockaddr *sa, socklen_t len,
 	ret = sock_options(fd);
 	if (ret)
 		return ret;
+	if (own && bind(fd, own, len))
+		return -errno;
 	if (connect(fd, sa, len)) {
 		if (errno != EINPROGRESS)
 			return -errno;
@@ -119,47 +124,70 @@ int sock_connect(const char *host, uint16_t port, int64_t deadline)
 		return ret;
 	ret = -ENOENT;
 	for (struct addrinfo *ai = list; ai; ai = ai->ai_next) {
-		ret = connect_address(ai->ai_addr, ai->ai_addrlen, deadline);
+		ret = connect_address(ai->ai_addr, ai->ai_addrlen, NULL,
+				      deadline);
 		if (ret >= 0)
 			break;
 	}
 	return ret;
 }
 
-int sock_connect_peer(int fd, uint16_t port, int64_t deadline)
-{
-	union {
-		struct sockaddr sa;
-		struct sockaddr_in in;
-		struct sockaddr_in6 in6;
-		struct sockaddr_storage storage;
-	} peer;
-	socklen_t len = sizeof(peer);
+union address {
+	struct sockaddr sa;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+	struct sockaddr_storage storage;
+};
 
-	if (getpeername(fd, &peer.sa, &len))
-		return -errno;
-	switch (peer.sa.sa_family) {
+static int set_port(union address *a, uint16_t port)
+{
+	switch (a->sa.sa_family) {
 	case AF_INET:
-		peer.in.sin_port = htons(port);
-		break;
+		a->in.sin_port = htons(port);
+		return 0;
 	case AF_INET6:
-		peer.in6.sin6_port = htons(port);
-		break;
+		a->in6.sin6_port = htons(port);
+		return 0;
 	default:
 		return -EAFNOSUPPORT;
 	}
-	return connect_address(&peer.sa, len, deadline);
+}
+
+int sock_connect_peer(int fd, uint16_t port, int64_t deadline)
+{
+	socklen_t len = sizeof(union address), own_len = len;
+	union address peer, own;
+	int ret;
+
+	if (getpeername(fd, &peer.sa, &len) ||
+	    getsockname(fd, &own.sa, &own_len))
+		return -errno;
+	ret = set_port(&peer, port);
+	if (!ret)
+		ret = set_port(&own, 0);
+	return ret ? ret : connect_address(&peer.sa, len, &own.sa, deadline);
+}
+
+bool sock_same_peer(int a, int b)
+{
+	socklen_t len_a = sizeof(union address), len_b = len_a;
+	union address peer_a, peer_b;
+
+	if (getpeername(a, &peer_a.sa, &len_a) ||
+	    getpeername(b, &peer_b.sa, &len_b) ||
+	    peer_a.sa.sa_family != peer_b.sa.sa_family)
+		return false;
+	if (peer_a.sa.sa_family == AF_INET)
+		return peer_a.in.sin_addr.s_addr == peer_b.in.sin_addr.s_addr;
+	return peer_a.sa.sa_family == AF_INET6 &&
+	       !memcmp(&peer_a.in6.sin6_addr, &peer_b.in6.sin6_addr,
+		       sizeof(peer_a.in6.sin6_addr));
 }
 
 static int listen_address(const struct addrinfo *ai, uint16_t *ret_port)
 {
 	_cleanup_close_ int fd = -1;
-	union {
-		struct sockaddr sa;
-		struct sockaddr_in in;
-		struct sockaddr_in6 in6;
-		struct sockaddr_storage storage;
-	} own;
+	union address own;
 	socklen_t len = sizeof(own);
 	int on = 1;
 
@@ -220,12 +248,59 @@ int sock_accept(int fd, int64_t deadline)
 	}
 }
 
+int sock_secure(int fd, struct tls_context *c, enum tls_side side, bool bulk,
+		int64_t deadline)
+{
+	int ret = tls_begin(fd, c, side, bulk);
+	short events;
+
+	if (ret)
+		return ret;
+	/* who always has some more does not put it off */
+	while ((ret = tls_step(fd, &events)) == -EAGAIN) {
+		ret = deadline_left(deadline) ?
+		      sock_wait(fd, events, deadline) : -ETIMEDOUT;
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+static ssize_t send_some(int fd, const void *buf, size_t len, short *ret_events)
+{
+	ssize_t n;
+
+	if (tls_on(fd))
+		return tls_write(fd, buf, len, ret_events);
+	*ret_events = POLLOUT;
+	do {
+		n = send(fd, buf, len, MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EPIPE ? -ECONNRESET : -errno;
+	return n;
+}
+
+ssize_t sock_recv_some(int fd, void *buf, size_t len, short *ret_events)
+{
+	ssize_t n;
+
+	if (tls_on(fd))
+		return tls_read(fd, buf, len, ret_events);
+	*ret_events = POLLIN;
+	do {
+		n = recv(fd, buf, len, 0);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
 int sock_send(int fd, const void *buf, size_t len, int64_t deadline)
 {
 	const char *p = buf;
 
 	while (len) {
-		ssize_t n = send(fd, p, len, MSG_NOSIGNAL);
+		short events;
+		ssize_t n = send_some(fd, p, len, &events);
 		int ret;
 
 		if (n >= 0) {
@@ -233,13 +308,9 @@ int sock_send(int fd, const void *buf, size_t len, int64_t deadline)
 			len -= n;
 			continue;
 		}
-		if (errno == EINTR)
-			continue;
-		if (errno == EPIPE)
-			return -ECONNRESET;
-		if (errno != EAGAIN)
-			return -errno;
-		ret = sock_wait(fd, POLLOUT, deadline);
+		if (n != -EAGAIN)
+			return n;
+		ret = sock_wait(fd, events, deadline);
 		if (ret)
 			return ret;
 	}
@@ -251,7 +322,8 @@ int sock_recv(int fd, void *buf, size_t len, int64_t deadline)
 	char *p = buf;
 
 	while (len) {
-		ssize_t n = recv(fd, p, len, 0);
+		short events;
+		ssize_t n = sock_recv_some(fd, p, len, &events);
 		int ret;
 
 		if (n > 0) {
@@ -264,13 +336,32 @@ int sock_recv(int fd, void *buf, size_t len, int64_t deadline)
 		}
 		if (!n)
 			return -ECONNRESET;
-		if (errno == EINTR)
-			continue;
-		if (errno != EAGAIN)
-			return -errno;
-		ret = sock_wait(fd, POLLIN, deadline);
+		if (n != -EAGAIN)
+			return n;
+		ret = sock_wait(fd, events, deadline);
 		if (ret)
 			return ret;
 	}
 	return 0;
+}
+
+void sock_drain(int fd, int64_t deadline)
+{
+	char buf[4096];
+
+	while (deadline_left(deadline)) {
+		ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+		if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+			return;
+		if (n < 0 && sock_wait(fd, POLLIN, deadline))
+			return;
+	}
+}
+
+void sock_close(int *fd)
+{
+	tls_end(*fd);
+	cleanup_close(fd);
+	*fd = -1;
 }
