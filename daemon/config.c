@@ -21,6 +21,7 @@ struct key {
 };
 
 const char *const connections_words[] = { "refuse", "close", NULL };
+const char *const tls_words[] = { "required", "off", NULL };
 
 #define KEY(s, n, t, lo, hi) \
 	{ #s, #n, t, offsetof(struct config, n), \
@@ -36,6 +37,9 @@ static const struct key keys[] = {
 	KEY(mspd, state_dir, TYPE_TEXT, 1, 0),
 	KEY(mspd, group, TYPE_TEXT, 0, 0),
 	KEY(mspd, log_level, TYPE_LEVEL, 0, 0),
+	KEY_WORD(mspd, tls),
+	KEY(mspd, keys, TYPE_TEXT, 1, 0),
+	KEY(mspd, ca, TYPE_TEXT, 0, 0),
 	KEY(mspd, max_migrations, TYPE_UINT, 1, 16),
 	KEY(migration, streams, TYPE_UINT, 1, 64),
 	KEY(migration, max_rounds, TYPE_UINT, 1, 1000),
@@ -66,12 +70,14 @@ struct reading {
 void config_init(struct config *c)
 {
 	*c = (struct config) {
-		/* peers are not authenticated: other hosts only when told to */
+		/* other hosts only when told to */
 		.listen = "127.0.0.1",
 		.port = CONFIG_PORT,
 		.socket = CONFIG_SOCKET,
 		.state_dir = CONFIG_STATE_DIR,
 		.log_level = LOG_INFO,
+		.tls = TLS_REQUIRED,
+		.keys = CONFIG_KEYS,
 		.max_migrations = 8,
 		.streams = 4,
 		.max_rounds = 30,

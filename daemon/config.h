@@ -15,6 +15,10 @@
 #define CONFIG_PORT		7700
 #define CONFIG_SOCKET		"/run/mspd/control.sock"
 #define CONFIG_STATE_DIR	"/var/lib/mspd"
+#define CONFIG_KEYS		"/etc/mspd/keys"
+
+/* TLS with other hosts */
+enum tls_wish { TLS_REQUIRED, TLS_OFF };
 
 /**
  * struct config - all settings, with their defaults after config_init()
@@ -24,6 +28,9 @@
  * @state_dir: where the registry of guests and the journals live
  * @group: members may use the control socket as root may, "" = only root
  * @log_level: LOG_*
+ * @tls: on all connections with other hosts, or on none
+ * @keys: directory of this host's key and of the hosts it trusts
+ * @ca: whose certificates are trusted, too, "" = nobody's
  * @max_migrations: concurrent migrations, each direction for itself
  * @streams: default of a migration
  * @max_rounds: default of a migration
@@ -49,6 +56,9 @@ struct config {
 	char state_dir[200];
 	char group[64];
 	int log_level;
+	enum tls_wish tls;
+	char keys[200];
+	char ca[200];
 	unsigned int max_migrations;
 
 	unsigned int streams;
@@ -71,6 +81,8 @@ struct config {
 
 /* the words of enum connections */
 extern const char *const connections_words[];
+/* of enum tls_wish */
+extern const char *const tls_words[];
 
 void config_init(struct config *c);
 /*

@@ -7,6 +7,15 @@
 #include <time.h>
 #include "conn.h"
 
+/* whoever looks at the list sees that it was so configured */
+static void print_insecure(const json_t *answer)
+{
+	const char *tls = json_string_value(json_object_get(answer, "tls"));
+
+	if (tls && !strcmp(tls, "off"))
+		puts("insecure: tls = off, other hosts are neither authenticated, nor is anything encrypted");
+}
+
 static void print_guests(const json_t *answer)
 {
 	const char *name, *uuid, *state, *origin;
@@ -95,6 +104,8 @@ static int list(const struct command *self, int argc, char **argv)
 		print_migrations(answer);
 	else
 		print_guests(answer);
+	if (!json)
+		print_insecure(answer);
 	json_decref(answer);
 	return DONE;
 }

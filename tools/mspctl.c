@@ -17,7 +17,7 @@ const char *control_socket = CONFIG_SOCKET;
 static const struct command * const commands[] = {
 	&command_run, &command_adopt, &command_release, &command_list,
 	&command_info, &command_validate, &command_migrate, &command_watch,
-	&command_cancel, &command_recover, &command_track,
+	&command_cancel, &command_recover, &command_track, &command_keys,
 };
 
 /* these have names of their own, and are subcommands too */

@@ -34,8 +34,7 @@ struct command {
 extern const struct command command_run, command_adopt, command_release,
 	command_list, command_info, command_validate, command_migrate,
 	command_watch, command_cancel, command_recover, command_track,
-	command_migrlpar,
-	command_lslparmigr, command_vasistat;
+	command_keys, command_migrlpar, command_lslparmigr, command_vasistat;
 
 /* path of the daemon's control socket */
 extern const char *control_socket;

@@ -235,7 +235,8 @@ static json_t *guest_list(struct client *c, json_t *params,
 	(void)err;
 	for (e = c->server->registry.entries; e; e = e->next)
 		json_array_append_new(list, entry_to_json(e));
-	return json_pack("{s:o}", "guests", list);
+	return json_pack("{s:s, s:o}", "tls",
+			 tls_words[c->server->config.tls], "guests", list);
 }
 
 static json_t *guest_release(struct client *c, json_t *params,

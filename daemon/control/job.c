@@ -29,8 +29,37 @@ unsigned int job_count(const struct server *s, enum job_side side)
 	const struct job *j;
 
 	for (j = s->jobs; j; j = j->next)
-		n += j->side == side && j->pid;
+		n += j->side == side && j->pid && !j->stranger;
 	return n;
+}
+
+unsigned int job_strangers(const struct server *s, const char *peer)
+{
+	unsigned int n = 0;
+	const struct job *j;
+
+	for (j = s->jobs; j; j = j->next)
+		n += j->stranger && j->pid && !j->cancelled &&
+		     (!peer || !strcmp(j->peer, peer));
+	return n;
+}
+
+/* nothing was begun for it that would have to be undone */
+static void drop(struct job *j)
+{
+	kill(j->pid, SIGKILL);
+	j->cancelled = true;
+}
+
+void job_drop_stranger(struct server *s)
+{
+	struct job *j, *oldest = NULL;
+
+	for (j = s->jobs; j; j = j->next)
+		if (j->stranger && j->pid && !j->cancelled)
+			oldest = j;
+	if (oldest)
+		drop(oldest);
 }
 
 struct job *job_find(struct server *s, unsigned int id)
@@ -38,7 +67,7 @@ struct job *job_find(struct server *s, unsigned int id)
 	struct job *j;
 
 	for (j = s->jobs; j; j = j->next)
-		if (j->id == id)
+		if (j->id == id && !j->stranger)
 			return j;
 	return NULL;
 }
@@ -85,6 +114,10 @@ static void handle_event(struct job *j, const char *name, json_t *event)
 		j->result = event;
 		return;
 	}
+	if (j->stranger) {
+		json_decref(event);
+		return;
+	}
 	if (!strcmp(name, "progress")) {
 		json_decref(j->progress);
 		j->progress = json_incref(event);
@@ -97,12 +130,41 @@ static void handle_event(struct job *j, const char *name, json_t *event)
 	publish(j, event);
 }
 
+/* the stranger has shown that it may be here */
+static int admit(struct job *j, const json_t *request)
+{
+	const char *host = json_string_value(json_object_get(request, "host"));
+	struct server *s = j->server;
+	int r = 0;
+
+	if (!j->stranger || j->cancelled)
+		return -EPROTO;
+	if (s->stopping)
+		r = -ESHUTDOWN;
+	else if (job_count(s, JOB_TARGET) >= s->config.max_migrations)
+		r = -EBUSY;
+	if (r < 0) {
+		log_warning("%s wants to send a guest, but %s", j->peer,
+			    r == -EBUSY ? "max_migrations is reached" :
+			    "this daemon is stopping");
+		return r;
+	}
+	snprintf(j->host, sizeof(j->host), "%s", host ?: "");
+	j->stranger = false;
+	j->id = ++s->next_job;
+	return 0;
+}
+
 static int handle_request(struct job *j, const char *what, json_t *request)
 {
 	const char *name = NULL, *uuid = NULL;
 	struct entry *e;
 	int r;
 
+	if (!strcmp(what, "admit"))
+		return admit(j, request);
+	if (j->stranger)
+		return -EPROTO;
 	json_unpack(request, "{s:s, s?s}", "name", &name, "uuid", &uuid);
 	if (!name)
 		return -EPROTO;
@@ -252,7 +314,8 @@ static int start(struct job *j, int peer_fd)
 	r = loop_add(&s->loop, &j->watch, j->fd, EPOLLIN, line_ready, j);
 	if (r < 0)
 		goto fail;
-	j->id = ++s->next_job;
+	if (!j->stranger)
+		j->id = ++s->next_job;
 	j->started = now_ns();
 
 	fflush(NULL);
@@ -309,6 +372,7 @@ int job_start_target(struct server *s, int fd, const char *peer)
 		return -ENOMEM;
 	j->server = s;
 	j->side = JOB_TARGET;
+	j->stranger = true;
 	j->fd = -1;
 	snprintf(j->peer, sizeof(j->peer), "%s", peer);
 	return start(j, owned);
@@ -328,8 +392,12 @@ void job_cancel_all(struct server *s)
 {
 	struct job *j;
 
-	for (j = s->jobs; j; j = j->next)
-		job_cancel(j);
+	for (j = s->jobs; j; j = j->next) {
+		if (j->stranger && j->pid)
+			drop(j);
+		else
+			job_cancel(j);
+	}
 }
 
 /* a result in the place of one that never came */
@@ -425,6 +493,13 @@ static void finish(struct job *j, int status)
 		j->result = missing_result(j, status);
 	if (!j->result)
 		j->result = json_object();
+	if (j->stranger) {
+		log_info("%s was turned away: %s", j->peer, j->cancelled ?
+			 "it was slow, and others came" :
+			 json_string_value(json_object_get(j->result,
+							   "error")) ?: "?");
+		return;
+	}
 	/* a target learns only now what it was for */
 	if (json_is_true(json_object_get(j->result, "validate_only")))
 		j->m.validate_only = true;
@@ -440,7 +515,7 @@ static void finish(struct job *j, int status)
 
 void job_reap(struct server *s)
 {
-	bool ended = false;
+	bool ended = false, other = false;
 	struct job *j;
 	int status;
 	pid_t pid;
@@ -449,17 +524,20 @@ void job_reap(struct server *s)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		for (j = s->jobs; j && j->pid != pid; j = j->next)
 			;
-		if (j) {
+		if (j)
 			finish(j, status);
+		if (j && !j->stranger)
 			ended = true;
-		} else if (recovery_reaped(s, pid, status)) {
+		else if (!j && recovery_reaped(s, pid, status))
 			ended = true;
-		}
+		other |= !j;
 	}
 	if (ended)
 		recovery_look(s);
 	trim_history(s);
-	server_sweep_cgroups(s);
+	/* strangers leave nothing, and may be many */
+	if (ended || other)
+		server_sweep_cgroups(s);
 	server_check_stop(s);
 }
 
@@ -481,9 +559,9 @@ json_t *job_to_json(const struct job *j)
 
 	snprintf(stream, sizeof(stream), "%016llx",
 		 (unsigned long long)j->m.stream_id);
-	obj = json_pack("{s:i, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s, s:I}",
+	obj = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s, s:I}",
 			"id", (int)j->id, "side", side_names[j->side],
-			"guest", j->m.name, "peer", j->peer,
+			"guest", j->m.name, "peer", j->peer, "host", j->host,
 			"stream_id", stream, "running", j->pid != 0,
 			"validate_only", j->m.validate_only,
 			"cancelled", j->cancelled, "phase", j->phase,

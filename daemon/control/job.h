@@ -21,13 +21,15 @@ enum job_side { JOB_SOURCE, JOB_TARGET };
  * struct job - one migration
  * @next: older one
  * @server: it belongs to
- * @id: number on this host
+ * @id: number on this host, 0 = a stranger has none
  * @side: source or target
  * @pid: worker, 0 = has ended
  * @fd: line to the worker, SOCK_SEQPACKET, one JSON object per datagram
  * @watch: of @fd
  * @m: source: what was asked for; target: name and UUID once reserved
+ * @stranger: target: the other side has not shown that it may be here
  * @peer: address of the other side
+ * @host: name of its certificate here, "" = without TLS, by a CA, or not known
  * @phase: last one reported
  * @progress: last "progress" event, NULL = none
  * @result: the "result" event, NULL = runs
@@ -46,7 +48,9 @@ struct job {
 	int fd;
 	struct watch watch;
 	struct migration m;
+	bool stranger;
 	char peer[300];
+	char host[KEYS_NAME];
 	char phase[32];
 	json_t *progress;
 	json_t *result;
@@ -68,7 +72,12 @@ int job_cancel(struct job *j);
 void job_cancel_all(struct server *s);
 /* SIGCHLD: ends the jobs whose workers have ended */
 void job_reap(struct server *s);
+/* migrations that run, strangers are none */
 unsigned int job_count(const struct server *s, enum job_side side);
+/* those of an address, NULL = all */
+unsigned int job_strangers(const struct server *s, const char *peer);
+/* makes room: the one that was the longest there goes */
+void job_drop_stranger(struct server *s);
 void job_free_all(struct server *s);
 json_t *job_to_json(const struct job *j);
 

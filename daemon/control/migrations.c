@@ -109,8 +109,10 @@ static json_t *migration_list(struct client *c, json_t *params,
 	(void)params;
 	(void)err;
 	for (j = c->server->jobs; j; j = j->next)
-		json_array_append_new(list, job_to_json(j));
-	return json_pack("{s:o}", "migrations", list);
+		if (!j->stranger)
+			json_array_append_new(list, job_to_json(j));
+	return json_pack("{s:s, s:o}", "tls",
+			 tls_words[c->server->config.tls], "migrations", list);
 }
 
 static struct job *job_of(struct client *c, json_t *params,

@@ -108,7 +108,9 @@ static bool is_sealed(const struct look *l, const struct journal_record *r)
 
 static void start(struct server *s, struct recovery *r)
 {
+	struct keys_place place;
 	struct recover job = {
+		.keys = server_keys(s, &place),
 		.dir = s->journal_dir, .role = r->role,
 		.stream_id = r->stream_id, .force = r->force,
 		.again = r->tries > 0, .ms = ASK_MS,

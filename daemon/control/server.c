@@ -23,8 +23,10 @@
 #include "control/server.h"
 #include "guest/user.h"
 #include "lib/cleanup.h"
+#include "lib/clock.h"
 #include "log.h"
 #include "state/ns.h"
+#include "wire/keys.h"
 
 /* between two looks at a cgroup that is still busy */
 #define SWEEP_S		1
@@ -40,13 +42,13 @@ static void control_ready(void *arg, uint32_t events)
 		client_accept(s, fd);
 }
 
+/* A stranger: what it is here for, and whether it may, is for a worker to see. */
 static void peers_ready(void *arg, uint32_t events)
 {
 	struct server *s = arg;
 	struct sockaddr_storage addr;
 	socklen_t len = sizeof(addr);
 	char host[INET6_ADDRSTRLEN];
-	const char *why;
 	int fd, r;
 
 	(void)events;
@@ -56,14 +58,13 @@ static void peers_ready(void *arg, uint32_t events)
 	if (getnameinfo((struct sockaddr *)&addr, len, host, sizeof(host), NULL,
 			0, NI_NUMERICHOST))
 		strcpy(host, "?");
-	if (s->stopping || job_count(s, JOB_TARGET) >=
-	    s->config.max_migrations) {
-		why = s->stopping ? "this daemon is stopping" :
-				    "max_migrations is reached";
-		log_warning("%s wants to send a guest, but %s", host, why);
-		refuse_peer(&s->refusals, &s->loop, fd, -EBUSY, why);
+	if (s->stopping || !door_open(&s->door, host, job_strangers(s, host),
+				      now_ns())) {
+		close(fd);
 		return;
 	}
+	if (job_strangers(s, NULL) >= DOOR_PLACES)
+		job_drop_stranger(s);
 	r = job_start_target(s, fd, host);
 	if (r < 0)
 		log_error("no worker for a guest from %s: %s", host,
@@ -108,6 +109,14 @@ const char *server_cgroup(const struct server *s, const char *name, char *buf,
 		return NULL;
 	snprintf(buf, len, "%s/%s", s->config.cgroup_root, name);
 	return buf;
+}
+
+const struct keys_place *server_keys(const struct server *s,
+				     struct keys_place *at)
+{
+	snprintf(at->dir, sizeof(at->dir), "%s", s->config.keys);
+	snprintf(at->ca, sizeof(at->ca), "%s", s->config.ca);
+	return s->config.tls == TLS_OFF ? NULL : at;
 }
 
 /* false: one is still busy, its last process is on its way out */
@@ -284,6 +293,22 @@ static int open_signals(void)
 	return fd < 0 ? -errno : fd;
 }
 
+/* what stands against a move, before one is tried */
+static void tell_keys(const struct config *c)
+{
+	struct keys_cert own;
+	char why[400];
+
+	if (c->tls == TLS_OFF)
+		log_warning("tls = off: whoever can connect may send guests, and read those that are sent");
+	else if (keys_own(c->keys, &own, why, sizeof(why)))
+		log_warning("guests can be started and listed, but not moved: %s",
+			    why);
+	else
+		log_info("this host's certificate is %s, valid until %s",
+			 own.text, own.until);
+}
+
 int server_open(struct server *s, const struct config *c)
 {
 	const struct guest_access *access;
@@ -354,6 +379,7 @@ int server_open(struct server *s, const struct config *c)
 			    why);
 	else
 		log_info("guests are reached %s", why);
+	tell_keys(c);
 	log_notice("listening on %s port %u and %s", c->listen, c->port,
 		   c->socket);
 	return 0;
@@ -367,7 +393,6 @@ int server_run(struct server *s)
 void server_close(struct server *s)
 {
 	client_free_all(s);
-	refuse_close(&s->refusals);
 	job_free_all(s);
 	recovery_close(s);
 	registry_close(&s->registry);

@@ -12,10 +12,11 @@
 #include <stdbool.h>
 #include <sys/types.h>
 #include "config.h"
+#include "control/door.h"
 #include "control/loop.h"
-#include "control/refuse.h"
 #include "control/registry.h"
 #include "guest/guest.h"
+#include "wire/keys.h"
 
 struct client;
 struct job;
@@ -39,7 +40,7 @@ struct recovery;
  * @control: watch of it
  * @peers_fd: listens for other hosts
  * @peers: watch of it
- * @refusals: hosts that were told that they cannot send
+ * @door: who came to them, and how often
  * @signal_fd: SIGTERM, SIGINT, SIGCHLD
  * @signals: watch of it
  * @timer_fd: looks again at cgroups that were busy
@@ -65,7 +66,7 @@ struct server {
 	struct watch control;
 	int peers_fd;
 	struct watch peers;
-	struct refusals refusals;
+	struct door door;
 	int signal_fd;
 	struct watch signals;
 	int timer_fd;
@@ -82,6 +83,9 @@ void server_close(struct server *s);
 /* cgroup of a guest, NULL if there is none */
 const char *server_cgroup(const struct server *s, const char *name, char *buf,
 			  size_t len);
+/* own key and whom to trust, in @at; NULL: without TLS */
+const struct keys_place *server_keys(const struct server *s,
+				     struct keys_place *at);
 /* removes the cgroups that lost their guest */
 void server_sweep_cgroups(struct server *s);
 /* to be called when a worker ended: the last one lets a stopping server go */

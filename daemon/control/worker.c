@@ -160,6 +160,24 @@ static void keep_fds(int a, int b)
 	close_range(hi + 1, ~0U, 0);
 }
 
+static void hurry(void)
+{
+	if (setpriority(PRIO_PROCESS, 0, WORKER_NICE) < 0)
+		log_debug("no priority for the worker: %s, ignoring",
+			  strerror(errno));
+}
+
+/* what strangers do is no reason to be in anybody's way */
+static int report_admit(struct reporter *r, const char *host)
+{
+	int ret = line_ask(r->arg, json_pack("{s:s, s:s}", "request", "admit",
+					     "host", host));
+
+	if (!ret)
+		hurry();
+	return ret;
+}
+
 /* descriptors, signals and log of the worker */
 static void become_worker(const struct server *s, const char *title, int line,
 			  int peer)
@@ -181,9 +199,6 @@ static void become_worker(const struct server *s, const char *title, int line,
 	if (getppid() != s->pid)
 		on_term(SIGTERM);
 	prctl(PR_SET_NAME, "mspd-worker");
-	if (setpriority(PRIO_PROCESS, 0, WORKER_NICE) < 0)
-		log_debug("no priority for the worker: %s, ignoring",
-			  strerror(errno));
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	log_open(title, s->config.log_level);
@@ -199,12 +214,15 @@ void worker_source(const struct server *s, const struct job *j, int line)
 		.cancelled = cancelled,
 		.arg = &l,
 	};
+	struct keys_place place;
 	char title[80];
 	int r;
 
+	m.keys = server_keys(s, &place);
 	snprintf(m.journal_dir, sizeof(m.journal_dir), "%s", s->journal_dir);
-	snprintf(title, sizeof(title), "mspd[%s]", j->m.name);
+	snprintf(title, sizeof(title), "mspd[%s]", m.name);
 	become_worker(s, title, line, -1);
+	hurry();
 	l.fd = line;
 	r = source_run(&m, NULL, &rep);
 	_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
@@ -216,6 +234,7 @@ void worker_target(const struct server *s, const struct job *j, int line,
 	struct line l = { .state_dir = s->config.state_dir, .origin = j->peer };
 	struct reporter rep = {
 		.event = report_event,
+		.admit = report_admit,
 		.reserve = report_reserve,
 		.arriving = report_arriving,
 		.forget = report_forget,
@@ -223,7 +242,9 @@ void worker_target(const struct server *s, const struct job *j, int line,
 		.cancelled = cancelled,
 		.arg = &l,
 	};
+	struct keys_place place;
 	struct target_config cfg = {
+		.keys = server_keys(s, &place),
 		.wish = s->config.access,
 		.port_low = s->config.port_low,
 		.port_high = s->config.port_high,

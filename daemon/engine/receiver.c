@@ -17,6 +17,7 @@
 #include "lib/digest.h"
 #include "wire/frame.h"
 #include "wire/ring.h"
+#include "wire/sock.h"
 
 /* holes of one round: bounded, as a peer says how many there are */
 #define MAX_HOLES	(4U << 20)
@@ -457,7 +458,7 @@ void receiver_free(struct receiver *rc)
 		free(st->frame);
 		compressor_free(st->compressor);
 		free(st->stored);
-		close(st->fd);
+		sock_close(&st->fd);
 	}
 	cleanup_close(&rc->event);
 	apply_exit(&rc->apply);

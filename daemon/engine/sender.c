@@ -14,6 +14,7 @@
 #include "lib/clock.h"
 #include "lib/digest.h"
 #include "wire/ring.h"
+#include "wire/sock.h"
 
 /* pages without content in one descriptor: spreads their digests' cost */
 #define BLANK_PAGES	16384
@@ -430,7 +431,7 @@ void sender_free(struct sender *s)
 			batch_free(st->batch[j]);
 		compressor_free(st->compressor);
 		free(st->spare);
-		close(st->fd);
+		sock_close(&st->fd);
 	}
 	cleanup_close(&s->event);
 	pthread_cond_destroy(&s->work);

@@ -4,14 +4,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include "lib/clock.h"
 #include "session/peer.h"
 
 #define TICK_MS		250
 #define LAST_WORDS_MS	1000
 
-static int peer_lost(struct peer *p, int err)
+int peer_lost(struct peer *p, int err)
 {
+	const char *why = tls_why(p->fd);
+
+	if (why && err != -ECONNRESET)
+		return failure_set(p->failure, err, "%s: %s", p->name, why);
 	switch (err) {
 	case -ECONNRESET:
 		return failure_set(p->failure, err,
@@ -32,6 +37,56 @@ static int peer_lost(struct peer *p, int err)
 		return failure_set(p->failure, err, "%s: %s", p->name,
 				   strerror(-err));
 	}
+}
+
+int peer_secure(struct peer *p, const struct keys_place *place,
+		enum tls_side side, int64_t deadline)
+{
+	char text[500];
+	const char *why;
+	int ret;
+
+	if (!place)
+		return 0;
+	ret = tls_context_new(&p->tls, place, text, sizeof(text));
+	if (ret) {
+		/* nothing is said without it, not even why */
+		shutdown(p->fd, SHUT_RDWR);
+		return failure_set(p->failure, ret,
+				   "no TLS, which this host requires: %s",
+				   text);
+	}
+	ret = sock_secure(p->fd, p->tls, side, false, deadline);
+	why = tls_why(p->fd);
+	if (!ret)
+		return 0;
+	if (ret == -EPROTOTYPE)
+		why = "its mspd does without TLS (tls = off), and that of this host requires it: set the same on both";
+	/* nor is anything said without it to a host that was to have it */
+	if (ret == -EPROTOTYPE && side == TLS_CONNECT)
+		shutdown(p->fd, SHUT_RDWR);
+	if (ret == -ETIMEDOUT)
+		why = "does not answer in time";
+	return failure_set(p->failure, ret, "%s: %s", p->name,
+			   why ?: strerror(-ret));
+}
+
+bool peer_same(const struct peer *p, int fd)
+{
+	const struct keys_cert *control = tls_peer(p->fd);
+	const struct keys_cert *data = tls_peer(fd);
+
+	if (!p->tls)
+		return true;
+	return control && data && !memcmp(control->fingerprint,
+					  data->fingerprint, KEYS_FINGERPRINT);
+}
+
+void peer_release(struct peer *p)
+{
+	sock_close(&p->fd);
+	tls_context_free(p->tls);
+	p->tls = NULL;
 }
 
 static int guest_lost(struct peer *p, short revents)
@@ -59,6 +114,9 @@ static int peer_poll(struct peer *p, int extra_fd, int ms)
 	if (p->rep && p->rep->cancelled && p->rep->cancelled(p->rep))
 		return failure_set(p->failure, -ECANCELED,
 				   "cancelled by the operator");
+	/* a part of it may have been read with what was before it */
+	if (tls_pending(p->fd))
+		return PEER_MESSAGE;
 	if (poll(fds, 3, ms < TICK_MS ? ms : TICK_MS) < 0) {
 		if (errno == EINTR)
 			return 0;

@@ -12,6 +12,7 @@
 #include "session/failure.h"
 #include "session/session.h"
 #include "wire/control.h"
+#include "wire/sock.h"
 
 #define PEER_MESSAGE	(1 << 0)	/* something to be received */
 #define PEER_EXTRA	(1 << 1)	/* the further descriptor is readable */
@@ -26,6 +27,7 @@
  * @guest_fd: of guest access, -1 = not watched
  * @guest: whose @guest_fd it is, NULL = not watched
  * @refused: it said Failed: what it had of the guest is destroyed
+ * @tls: own key and whom to trust, NULL = without TLS
  */
 struct peer {
 	int fd;
@@ -36,7 +38,20 @@ struct peer {
 	int guest_fd;
 	struct guest *guest;
 	bool refused;
+	struct tls_context *tls;
 };
+
+/*
+ * From here on all that is said is secret, and who says it is trusted; without
+ * @place nothing happens. -EPROTOTYPE: the other side speaks, without TLS.
+ */
+int peer_secure(struct peer *p, const struct keys_place *place,
+		enum tls_side side, int64_t deadline);
+/* both connections are the same host's: for data connections */
+bool peer_same(const struct peer *p, int fd);
+/* the reason for a failed call on the control connection; returns @err */
+int peer_lost(struct peer *p, int err);
+void peer_release(struct peer *p);
 
 /* 0 on a tick (every 250 ms) without news, else PEER_*, or -errno */
 int peer_wait(struct peer *p, int extra_fd, int64_t deadline);

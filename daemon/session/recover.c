@@ -11,6 +11,7 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "log.h"
+#include "session/peer.h"
 #include "session/recover.h"
 #include "wire/control.h"
 #include "wire/sock.h"
@@ -155,15 +156,28 @@ static int ask(int fd, uint64_t stream_id, bool lost, int64_t deadline,
 	return err;
 }
 
-int recover_ask(const char *host, uint16_t port, uint64_t stream_id, bool lost,
+int recover_ask(const char *host, uint16_t port,
+		const struct keys_place *keys, uint64_t stream_id, bool lost,
 		unsigned int ms, char why[RECOVER_TEXT])
 {
 	int64_t deadline = deadline_in(ms);
-	_cleanup_close_ int fd = sock_connect(host, port, deadline);
+	struct failure failure = { 0 };
+	struct peer p = {
+		.fd = sock_connect(host, port, deadline),
+		.name = "its mspd", .failure = &failure, .guest_fd = -1,
+	};
+	int err;
 
-	if (fd < 0)
-		return because(why, fd, "%s", strerror(-fd));
-	return ask(fd, stream_id, lost, deadline, why);
+	if (p.fd < 0)
+		return because(why, p.fd, "%s", strerror(-p.fd));
+	/* the answer is final: it must be from who can give it */
+	err = peer_secure(&p, keys, TLS_CONNECT, deadline);
+	if (err)
+		because(why, err, "%.390s", failure.text);
+	else
+		err = ask(p.fd, stream_id, lost, deadline, why);
+	peer_release(&p);
+	return err;
 }
 
 /* -- answering */
@@ -259,7 +273,7 @@ static enum recovered later(const struct recover *r, const struct journal *j)
 static enum recovered tell(struct recover *r, struct journal *j)
 {
 	const struct journal_record *l = &j->last;
-	int verdict = recover_ask(l->host, l->port, l->stream_id, false, r->ms,
+	int verdict = recover_ask(l->host, l->port, r->keys, l->stream_id, false, r->ms,
 				  r->why);
 
 	if (verdict == VERDICT_COMMITTED)
@@ -309,7 +323,7 @@ static enum recovered source_committed(struct recover *r, struct journal *j,
 	if (!stale && !sealed)
 		return gone(j, "its stopped copy is gone");
 	verdict = sealed == COPY_LEFT ? VERDICT_COMMITTED :
-		  recover_ask(l->host, l->port, l->stream_id, stale, r->ms,
+		  recover_ask(l->host, l->port, r->keys, l->stream_id, stale, r->ms,
 			      r->why);
 	if (verdict == VERDICT_COMMITTED) {
 		if (sealed && copy_destroy(l, r->why))

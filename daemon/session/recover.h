@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "session/journal.h"
+#include "wire/keys.h"
 
 /* the numbers are those of Status */
 enum verdict {
@@ -29,8 +30,9 @@ enum recovered {
 
 #define RECOVER_TEXT	400
 
-/* enum verdict, or -errno with the reason in @why */
-int recover_ask(const char *host, uint16_t port, uint64_t stream_id, bool lost,
+/* enum verdict, or -errno with the reason in @why; @keys: NULL = without TLS */
+int recover_ask(const char *host, uint16_t port,
+		const struct keys_place *keys, uint64_t stream_id, bool lost,
 		unsigned int ms, char why[RECOVER_TEXT]);
 /*
  * The target's answer to that, which is made true and durable first; likewise.
@@ -47,6 +49,7 @@ int recover_answer(const char *dir, uint64_t stream_id, bool lost,
  * @force: take the guest if nobody answers
  * @again: it was tried before, and said why not
  * @ms: how long to wait for the target
+ * @keys: own key and whom to trust, NULL = without TLS
  * @why: reason if it is RECOVERED_LATER
  */
 struct recover {
@@ -55,6 +58,7 @@ struct recover {
 	uint64_t stream_id;
 	bool force, again;
 	unsigned int ms;
+	const struct keys_place *keys;
 	char why[RECOVER_TEXT];
 };
 

@@ -187,6 +187,8 @@ void report_summary(struct reporter *rep, const struct summary *s)
 		json_object_set_new(obj, "why", json_string(s->why));
 	if (s->how && *s->how)
 		json_object_set_new(obj, "how", json_string(s->how));
+	if (s->tls)
+		json_object_set_new(obj, "tls", json_string(s->tls));
 	json_object_set_new(obj, "streams", json_integer(s->streams));
 	json_object_set_new(obj, "stream_id", json_string(id));
 	if (s->asked)

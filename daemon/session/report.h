@@ -69,6 +69,8 @@ struct round_report {
  * @streams: data connections
  * @stream_id: the migration
  * @asked: what a Query was answered, NULL = it was none
+ * @tls: who encrypts what the source sends: "off", "process" or "kernel"; NULL =
+ *	it came to no data connections
  * @kernel: releases, source and target
  */
 struct summary {
@@ -79,7 +81,7 @@ struct summary {
 	uint64_t bytes_sent, guest_bytes, copy_ns;
 	uint64_t pause_ns[PAUSE_PARTS];
 	uint64_t predicted_ns;
-	const char *why, *how;
+	const char *why, *how, *tls;
 	unsigned int streams;
 	uint64_t stream_id;
 	const char *asked;

@@ -11,6 +11,7 @@
 #include "guest/choose.h"
 #include "lib/compress.h"
 #include "state/state.h"
+#include "wire/keys.h"
 
 /**
  * struct migration - what is to be done, as the operator said it
@@ -35,6 +36,7 @@
  * @compression: of its pages on the wire
  * @validate_only: stop after validation
  * @journal_dir: where it is on record what was promised
+ * @keys: own key and whom to trust, NULL = without TLS
  */
 struct migration {
 	char name[64];
@@ -56,11 +58,15 @@ struct migration {
 	enum compression compression;
 	bool validate_only;
 	char journal_dir[256];
+	const struct keys_place *keys;
 };
 
 /**
  * struct reporter - the worker's line to its supervisor
  * @event: takes one JSON object (stolen reference); never blocks for long
+ * @admit: target: the other side has shown that it may be here (with TLS as
+ *	@host, its name here) and wants a migration; 0, -EBUSY: too many,
+ *	-ESHUTDOWN: no more
  * @reserve: target: asks for name and UUID, 0, -EEXIST when taken
  * @arriving: target: the guest can run here soon, and is on record from now on;
  *	a failure ends the migration before that
@@ -78,8 +84,9 @@ struct migration {
  * dirty_pages_per_s, goodput_Bps, predicted_pause_ms, decision, why}, "result"
  * {ok, error, rounds: [...], plain_bytes, bytes_sent, encoding, guest_bytes,
  * goodput_Bps, pause_ms: {total, suspend, harvest, pages, state, restore,
- * digest, journal, resume}, predicted_pause_ms, streams, stream_id}. That of a
- * target that was asked by a Query has "asked": committed, refused or unknown.
+ * digest, journal, resume}, predicted_pause_ms, tls, streams, stream_id}. That
+ * of a target that was asked by a Query has "asked": committed, refused or
+ * unknown.
  *
  * bytes and bytes_sent are on the wire, plain_bytes is the content of the pages
  * sent, as it is in the guest, and goodput_Bps is of that; a round that goes on
@@ -88,6 +95,7 @@ struct migration {
  */
 struct reporter {
 	void (*event)(struct reporter *r, json_t *obj);
+	int (*admit)(struct reporter *r, const char *host);
 	int (*reserve)(struct reporter *r, const char *name, const char *uuid);
 	int (*arriving)(struct reporter *r, const char *name, const char *uuid,
 			pid_t pid);
@@ -111,6 +119,7 @@ struct reporter {
  * @cgroup_root: guests get a cgroup below, NULL = none
  * @journal_dir: where it is on record what was promised
  * @peer: the source's address, for that record
+ * @keys: own key and whom to trust, NULL = without TLS
  */
 struct target_config {
 	const struct guest_access *access;
@@ -123,6 +132,7 @@ struct target_config {
 	char cgroup_root[256];
 	char journal_dir[256];
 	char peer[300];
+	const struct keys_place *keys;
 };
 
 /*

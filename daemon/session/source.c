@@ -137,7 +137,12 @@ static int source_connect(struct source *s)
 				   "its address cannot be looked up now" :
 				   strerror(-ret));
 	s->peer.fd = ret;
+	ret = peer_secure(&s->peer, s->m->keys, TLS_CONNECT, deadline);
+	if (ret)
+		return ret;
 	ret = control_preamble(s->peer.fd, deadline, &v);
+	if (ret < 0 && tls_why(s->peer.fd))
+		return peer_lost(&s->peer, ret);
 	if (ret == -EPROTONOSUPPORT)
 		return failure_set(&s->failure, ret,
 				   "%s speaks protocol %u to %u, this mspd %u to %u: install matching versions",
@@ -411,15 +416,21 @@ static int connect_stream(struct source *s, unsigned int index, uint16_t port,
 		.stream = index,
 	};
 	unsigned char buf[HELLO_BYTES];
-	_cleanup_close_ int fd = -1;
-	int ret;
+	_cleanup_sock_ int fd = -1;
+	int ret = 0;
 
 	memcpy(hello.token, token, TOKEN_BYTES);
 	stream_hello_encode(buf, &hello);
 	fd = sock_connect_peer(s->peer.fd, port, deadline);
 	if (fd < 0)
 		return fd;
-	ret = sock_send(fd, buf, sizeof(buf), deadline);
+	if (s->peer.tls)
+		ret = sock_secure(fd, s->peer.tls, TLS_CONNECT, true, deadline);
+	/* the token is for who gave it */
+	if (!ret && !peer_same(&s->peer, fd))
+		ret = -EKEYREJECTED;
+	if (!ret)
+		ret = sock_send(fd, buf, sizeof(buf), deadline);
 	return ret ? ret : steal_fd(&fd);
 }
 
@@ -447,11 +458,13 @@ static int source_streams(struct source *s, uint16_t port,
 			continue;
 		ret = fd[i];
 		while (i-- > 0)
-			close(fd[i]);
+			sock_close(&fd[i]);
 		return failure_set(&s->failure, ret,
 				   "data connection to %s port %u: %s",
 				   s->peer.name, port, strerror(-ret));
 	}
+	s->summary.tls = !s->peer.tls ? "off" :
+			 tls_kernel_sends(fd[0]) ? "kernel" : "process";
 	ret = sender_new(&s->sender, &cfg);
 	if (ret)
 		return source_guest_fail(s, ret, "data connections");
@@ -602,7 +615,7 @@ static void source_close(struct source *s)
 		s->access->close(s->guest);
 	if (s->early)
 		image_free(s->early);
-	cleanup_close(&s->peer.fd);
+	peer_release(&s->peer);
 	cleanup_close(&s->pidfd);
 	journal_close(&s->journal);
 	pagemap_free(s->known);

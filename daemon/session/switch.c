@@ -324,7 +324,7 @@ static int ask(struct source *s)
 
 	for (;;) {
 		left = deadline_left(deadline);
-		ret = recover_ask(s->m->host, s->m->port, s->m->stream_id,
+		ret = recover_ask(s->m->host, s->m->port, s->m->keys, s->m->stream_id,
 				  false, left, why);
 		if (ret >= 0 || left <= ASK_AGAIN_MS)
 			return ret;

@@ -81,12 +81,30 @@ static bool name_valid(const char *name)
 	return true;
 }
 
+/* a host without TLS understands why not when it is told without TLS */
+static int target_secure(struct target *t, int64_t deadline)
+{
+	int ret = peer_secure(&t->peer, t->cfg->keys, TLS_ACCEPT, deadline);
+
+	if (ret == -EPROTOTYPE)
+		control_preamble_send(t->peer.fd, deadline);
+	return ret;
+}
+
 static int target_preamble(struct target *t)
 {
+	int64_t deadline = deadline_in(target_handshake_ms(t));
 	struct control_versions v = { 0 };
-	int ret = control_preamble(t->peer.fd, deadline_in(target_handshake_ms(t)),
-				   &v);
+	int ret = target_secure(t, deadline);
 
+	if (ret)
+		return ret;
+	ret = control_preamble(t->peer.fd, deadline, &v);
+	if (ret < 0 && tls_why(t->peer.fd))
+		return peer_lost(&t->peer, ret);
+	if (ret == -EPROTOTYPE)
+		return failure_set(&t->failure, ret,
+				   "what connected speaks TLS, and this host does without (tls = off): set the same on both hosts");
 	if (ret == -EPROTONOSUPPORT)
 		return failure_set(&t->failure, ret,
 				   "the source speaks protocol %u to %u, this mspd %u to %u",
@@ -100,6 +118,22 @@ static int target_preamble(struct target *t)
 				   "what connected did not introduce itself: %s",
 				   strerror(-ret));
 	return 0;
+}
+
+/* it is no stranger: from here on it counts as a migration */
+static int target_admit(struct target *t)
+{
+	const struct keys_cert *cert = tls_peer(t->peer.fd);
+	int ret = !t->rep->admit ? 0 :
+		  t->rep->admit(t->rep, cert ? cert->name : "");
+
+	if (ret == -EBUSY)
+		return failure_set(&t->failure, ret,
+				   "max_migrations is reached on this host");
+	if (ret == -ESHUTDOWN)
+		return failure_set(&t->failure, ret,
+				   "the mspd of this host is stopping");
+	return ret ? target_fail(t, ret, "no word from this host's mspd") : 0;
 }
 
 /* the source may ask for one; what it tracks by is its own business */
@@ -438,6 +472,8 @@ static int target_steps(struct target *t)
 		return target_fail(t, ret, "socket");
 	ret = target_preamble(t);
 	if (!ret)
+		ret = target_admit(t);
+	if (!ret)
 		ret = target_first(t);
 	while (!ret && t->state != TARGET_RESUMED &&
 	       t->state != TARGET_ASKED) {
@@ -510,13 +546,8 @@ static void target_abort(struct target *t)
 /* A close with something unread would take our last message with it. */
 static void target_goodbye(struct target *t)
 {
-	int64_t deadline = deadline_in(GOODBYE_MS);
-	char c[256];
-
 	shutdown(t->peer.fd, SHUT_WR);
-	while (deadline_left(deadline) &&
-	       !sock_recv(t->peer.fd, c, 1, deadline))
-		;
+	sock_drain(t->peer.fd, deadline_in(GOODBYE_MS));
 }
 
 /* it asked for a validation and got it */
@@ -579,7 +610,7 @@ int target_run(int fd, const struct target_config *cfg, struct reporter *rep)
 	findings_clear(&t->findings);
 	json_decref(sum.rounds);
 	journal_close(&t->journal);
-	close(fd);
+	peer_release(&t->peer);
 	free(t);
 	return ret;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The target's side of one migration, in parts: target.c (its course),
- * target_rounds.c (data connections, mappings, rounds), target_switch.c (the
- * pause)
+ * streams.c (its data connections), target_rounds.c (mappings, rounds),
+ * target_switch.c (the pause)
  */
 #ifndef MSPD_SESSION_TARGET_H
 #define MSPD_SESSION_TARGET_H
@@ -83,6 +83,11 @@ int target_send(struct target *t, enum control_type type,
 /* @what failed with @err; what restore_*() found says more */
 int target_fail(struct target *t, int err, const char *what);
 int target_receiver_fail(struct target *t, int err);
+
+/* streams.c */
+/* waits until @fd[] has all data connections; what it has is the caller's */
+int target_accept(struct target *t, int listener, const uint8_t *token,
+		  int *fd);
 
 /* target_rounds.c */
 /* waits for all data connections, then starts their threads */

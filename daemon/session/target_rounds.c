@@ -13,52 +13,7 @@
 #include "wire/frame.h"
 #include "wire/sock.h"
 
-#define DATA_HELLO_MS	2000
 #define DROP_PARTS	1024
-
-/* a stranger's connection is closed and does no harm */
-static int accept_stream(struct target *t, int listener, const uint8_t *token,
-			 int *fd)
-{
-	unsigned char buf[HELLO_BYTES];
-	struct stream_hello hello;
-	_cleanup_close_ int s = -1;
-
-	s = sock_accept(listener, deadline_in(1));
-	if (s < 0)
-		return 0;
-	if (sock_recv(s, buf, sizeof(buf), deadline_in(DATA_HELLO_MS)) ||
-	    stream_hello_decode(&hello, buf) ||
-	    hello.stream_id != t->stream_id ||
-	    memcmp(hello.token, token, TOKEN_BYTES) ||
-	    hello.stream >= t->streams || fd[hello.stream] >= 0)
-		return 0;
-	fd[hello.stream] = steal_fd(&s);
-	return 1;
-}
-
-static int accept_streams(struct target *t, int listener,
-			  const uint8_t *token, int *fd)
-{
-	int64_t deadline = deadline_in(target_handshake_ms(t));
-	unsigned int n = 0;
-
-	while (n < t->streams) {
-		int ret = peer_wait(&t->peer, listener, deadline);
-		struct control_message msg;
-
-		if (ret < 0)
-			return ret;
-		if (ret & PEER_EXTRA) {
-			n += accept_stream(t, listener, token, fd);
-		} else if (ret & PEER_MESSAGE) {
-			ret = peer_expect(&t->peer, CONTROL_ABORT, deadline,
-					  &msg);
-			return ret ? ret : -EPROTO;
-		}
-	}
-	return 0;
-}
 
 static int object_fd(void *arg, uint32_t space)
 {
@@ -80,10 +35,10 @@ int target_streams(struct target *t, int listener, const uint8_t *token)
 
 	for (unsigned int i = 0; i < t->streams; i++)
 		fd[i] = -1;
-	ret = accept_streams(t, listener, token, fd);
+	ret = target_accept(t, listener, token, fd);
 	if (ret) {
 		for (unsigned int i = 0; i < t->streams; i++)
-			cleanup_close(&fd[i]);
+			sock_close(&fd[i]);
 		return ret;
 	}
 	ret = receiver_new(&t->receiver, &cfg);

@@ -7,6 +7,9 @@
 #include "wire/control.h"
 #include "wire/sock.h"
 
+/* first byte of whoever speaks TLS: the type of its record */
+#define TLS_HANDSHAKE	0x16
+
 /**
  * struct control_kind - what is known of a type of message
  * @name: for error texts
@@ -120,7 +123,7 @@ int control_preamble(int fd, int64_t deadline,
 	if (ret)
 		return ret;
 	if (get_le32(buf) != CONTROL_MAGIC)
-		return -EPROTO;
+		return buf[0] == TLS_HANDSHAKE ? -EPROTOTYPE : -EPROTO;
 	peer.min = get_le16(buf + 4);
 	peer.max = get_le16(buf + 6);
 	*ret_peer = peer;

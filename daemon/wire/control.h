@@ -91,7 +91,8 @@ struct control_versions {
 const char *control_name(enum control_type type);
 
 /* 0 or more: the version to speak; -EPROTO: it does not speak this protocol
- * at all; -EPROTONOSUPPORT: other versions, @ret_peer is set */
+ * at all; -EPROTOTYPE: it speaks TLS; -EPROTONOSUPPORT: other versions,
+ * @ret_peer is set */
 int control_preamble(int fd, int64_t deadline,
 		     struct control_versions *ret_peer);
 /* half of it, for who does not listen */

@@ -94,8 +94,10 @@ class Daemon:
         self.log = os.path.join(self.dir, "log")
         self.config = os.path.join(self.dir, "mspd.conf")
         self.port = free_port()
+        # its own keys, not those of this machine's; what follows may set others
+        self.keys = os.path.join(self.dir, "keys")
         with open(self.config, "w") as f:
-            f.write(config)
+            f.write("[mspd]\nkeys = %s\n%s" % (self.keys, config))
         self.process = None
         self.pids = []
         self.start()

@@ -13,7 +13,7 @@ from mspd_test import MSPCTL, MSPD, TOP, main, require  # noqa: E402
 MAN = os.path.join(TOP, "Documentation", "man")
 OPTION = re.compile(r"(?<![\w-])(--?[A-Za-z][\w-]*)")
 COMMANDS = ("run", "adopt", "release", "list", "info", "validate", "migrate", "watch",
-            "cancel", "recover", "track")
+            "cancel", "recover", "track", "keys")
 OWN_NAMES = ("migrlpar", "lslparmigr", "vasistat")
 
 

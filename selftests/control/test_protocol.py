@@ -169,7 +169,16 @@ def test_attributes(d):
     require(d.json("list", "--migrations")["migrations"] == [])
 
 
-@with_daemon("[target]\nhandshake_ms = 500\n[mspd]\nmax_migrations = 2\n")
+def workers(d):
+    """PIDs of those that the daemon started, strangers' ones too."""
+    return subprocess.run(["pgrep", "-P", str(d.process.pid)], capture_output=True,
+                          text=True, check=False).stdout.split()
+
+
+PREAMBLE = b"VSIC\1\0\1\0"
+
+
+@with_daemon("[target]\nhandshake_ms = 1000\n[mspd]\nmax_migrations = 2\ntls = off\n")
 def test_peers(d):
     """peers that speak garbage, close or stall do no harm; their number is bounded"""
     before = open_fds(d)
@@ -179,10 +188,13 @@ def test_peers(d):
                 s.sendall(data)
             except OSError:
                 pass
-    stalled = [socket.create_connection(("127.0.0.1", d.port)) for _ in range(8)]
-    require(wait_for(lambda: "max_migrations is reached" in d.log_text()))
-    require(d.ctl("info").returncode == 0)
-    require(wait_for(lambda: d.json("info")["active_target"] == 0))
+    require(wait_for(lambda: not workers(d)))
+    stalled = [socket.create_connection(("127.0.0.1", d.port)) for _ in range(60)]
+    require(wait_for(lambda: "closed unheard" in d.log_text()))
+    require(wait_for(lambda: 0 < len(workers(d)) <= 16), workers(d))
+    # who has said nothing is no migration
+    require(d.json("info")["active_target"] == 0)
+    require(wait_for(lambda: not workers(d)))
     for s in stalled:
         s.close()
     require(wait_for(lambda: open_fds(d) <= before))
@@ -191,29 +203,58 @@ def test_peers(d):
     require(wait_for(lambda: d.json("list", "-m")["migrations"] == []))
 
 
-@with_daemon("[mspd]\nmax_migrations = 1\n")
+@with_daemon("[mspd]\nmax_migrations = 1\ntls = off\n")
 def test_peer_refused(d):
     """a host that comes while no more migrations are allowed is told so"""
-    with socket.create_connection(("127.0.0.1", d.port)):
+    with socket.create_connection(("127.0.0.1", d.port)) as first:
+        first.sendall(PREAMBLE)
         require(wait_for(lambda: d.json("info")["active_target"] == 1))
         before = open_fds(d)
-        for _ in range(40):
+        for _ in range(8):
             with socket.create_connection(("127.0.0.1", d.port)) as s:
                 s.settimeout(20)
-                s.sendall(b"VSIC\1\0\1\0" + b"x" * 100)
+                s.sendall(PREAMBLE + b"x" * 100)
+                s.shutdown(socket.SHUT_WR)
                 answer = b""
                 while data := s.recv(4096):
                     answer += data
             require(answer.startswith(b"VSIC"), answer)
             require(b"max_migrations is reached" in answer, answer)
+        require("max_migrations is reached" in d.log_text())
         require(wait_for(lambda: open_fds(d) <= before))
-        # those who never close do not pile up
-        stay = [socket.create_connection(("127.0.0.1", d.port)) for _ in range(40)]
-        require(wait_for(lambda: d.log_text().count("max_migrations is") >= 80))
-        require(open_fds(d) <= before + 16)
-        for s in stay:
-            s.close()
-        require(wait_for(lambda: open_fds(d) <= before))
+
+
+@with_daemon("[target]\nhandshake_ms = 60000\n[mspd]\ntls = off\n")
+def test_places(d):
+    """when all places are taken whoever waits the longest gives way"""
+    # loopback has many addresses
+    def call(host):
+        s = socket.socket()
+        s.bind((host, 0))
+        s.connect(("127.0.0.1", d.port))
+        return s
+    calls = [call("127.0.1.%d" % (1 + i % 3)) for i in range(32)]
+    require(wait_for(lambda: len(workers(d)) == 32), workers(d))
+    newest = call("127.0.2.1")
+    calls[0].settimeout(20)
+    while calls[0].recv(100):   # a preamble, and the end
+        pass
+    require(wait_for(lambda: len(workers(d)) == 32), workers(d))
+    newest.settimeout(20)
+    require(newest.recv(100) == PREAMBLE, "the newest is not there")
+    for s in [newest, *calls]:
+        s.close()
+    require(wait_for(lambda: not workers(d)))
+
+
+@with_daemon()
+def test_no_keys(d):
+    """without a key mspd says so when it starts, and guests run all the same"""
+    require("mspctl keys init" in d.log_text() and "not moved" in d.log_text())
+    info = d.json("info")
+    require((info["tls"], info["certificate"]) == ("required", "none"), info)
+    g = d.run("web", "sleep", "1000")
+    require(d.guests()["web"]["pid"] == g["pid"])
 
 
 def mspd(*args):
@@ -238,6 +279,7 @@ def test_config():
                 ("[migration]\nconnections = keep\n", 2, "refuse or close"),
                 ("[mspd]\nport\n", 2, "name = value"),
                 ("[mspd\n", 1, "name = value"),
+                ("[mspd]\ntls = on\n", 2, "required or off"),
                 ("[mspd]\nnonsense\ncolour = red\n", 2, "name = value"),
                 ("[mspd]\nsocket = /" + "x" * 150 + "\n", 2, "socket needs")):
             with open(d.config, "w") as f:

@@ -8,7 +8,7 @@ the guest runs on the source, and nothing is left behind on the target.
 import json
 import os
 
-from hosts import (ADDRESS, GUESTS, PORT, SIDES, TOP, Failed, Guest, check, last_line,
+from hosts import (ADDRESS, GUESTS, KEYS, SIDES, TOP, Failed, Guest, check, last_line,
                    say, wait_for)
 
 LOAD = os.path.join(TOP, "build", "vasi-load")
@@ -17,15 +17,18 @@ PEER_PORT = 7799
 BIG = ("--size", "96", "--wss", "32", "--rate", "8000")
 ENDLESS = "pause_limit_ms=1,max_rounds=200"
 
+# With the key of vm-b's mspd: it is trusted, and is none.
 PEER = r"""
-import socket, struct, sys, time
+import socket, ssl, struct, sys, time
 mode = sys.argv[1]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("%s/cert.pem", "%s/key.pem")
 s = socket.socket()
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(("0.0.0.0", %d))
 s.listen()
 print("ready", flush=True)
-c, _ = s.accept()
+c = context.wrap_socket(s.accept()[0], server_side=True)
 if mode == "version":
     c.sendall(struct.pack("<IHH", 0x43495356, 77, 78))
     time.sleep(5)
@@ -37,7 +40,7 @@ elif mode == "close":
 elif mode == "stall":
     c.sendall(struct.pack("<IHH", 0x43495356, 1, 1))
     time.sleep(60)
-""" % PEER_PORT
+""" % (KEYS, KEYS, PEER_PORT)
 
 
 def one_page(hosts, name):
@@ -58,8 +61,8 @@ class Script(Guest):
 class Big(Guest):
     """build/vasi-load, which adds a line to its file when it is asked."""
 
-    def __init__(self, hosts, name):
-        super().__init__(hosts, name, LOAD, "--output", "{dir}/out", *BIG)
+    def __init__(self, hosts, name, size=BIG):
+        super().__init__(hosts, name, LOAD, "--output", "{dir}/out", *size)
         wait_for("vasi-load", lambda: last_line(self.file("out")))
 
     def ask(self, name, sig="USR1", read=None):
@@ -421,8 +424,7 @@ def daemon_killed(hosts):
             err = process.stderr.read()
         check(process.returncode == 3, "exit code %d: %s" % (process.returncode, err))
         check("lost" in err, err)
-        hosts.run("a", "sh", "-c", "build/mspd --listen 0.0.0.0:%d 2>>%s/mspd-a.log" % (
-            PORT, hosts.san))
+        hosts.start_mspd("a")
         unharmed(hosts, guest)
 
 
@@ -435,8 +437,7 @@ def daemon_stopped(hosts):
         during(hosts, guest, "copy", stop)
         wait_for("its end", lambda: hosts.run("a", "pgrep", "-x", "mspd",
                                               fails=True) is None)
-        hosts.run("a", "sh", "-c", "build/mspd --listen 0.0.0.0:%d 2>>%s/mspd-a.log" % (
-            PORT, hosts.san))
+        hosts.start_mspd("a")
         unharmed(hosts, guest)
 
 

@@ -48,7 +48,7 @@ class Denied:
     def __init__(self, hosts, guest, call, side="a"):
         self.hosts, self.guest, self.side = hosts, guest, side
         hosts.run(side, "sh", "-c", "python3 -c \"$0\" \"$@\" 2>>%s/mspd-denied.log" %
-                  hosts.san, DENY, call, "build/mspd", "--listen",
+                  hosts.san, DENY, call, "build/mspd", "--config", hosts.config, "--listen",
                   "0.0.0.0:%d" % DENIED_PORT, "--socket", self.SOCKET,
                   "--state-dir", "/run/denied")
         if side == "a":

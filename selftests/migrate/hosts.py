@@ -22,6 +22,8 @@ ADDRESS = {"a": "10.77.0.1", "b": "10.77.0.2"}
 SIDES = ("a", "b")
 PORT = 7700
 FAULTY_PORT = 7710      # and those behind it
+# Each host has its own /run.
+KEYS = "/run/mspd-keys"
 # For something that is lost, not for a slow machine.
 PATIENCE = int(os.environ.get("PATIENCE", "90"))
 
@@ -86,6 +88,7 @@ class Hosts:
 
     def __init__(self, san, attributes, module):
         self.san, self.attributes, self.module = san, attributes, module
+        self.config = os.path.join(san, "mspd.conf")
         self.faulty = {}
         self.daemons = {}
 
@@ -114,14 +117,22 @@ class Hosts:
     def mspctl(self, side, *command, fails=False):
         return self.run(side, "build/mspctl", *command, fails=fails)
 
+    def certificate(self, side):
+        return os.path.join(self.san, "host-%s.pem" % side)
+
     def boot(self):
+        with open(self.config, "w") as f:
+            f.write("[mspd]\nkeys = %s\n" % KEYS)
         for side in SIDES:
+            self.run(side, "sh", "-c", "build/mspctl keys -c $0 export > $1",
+                     self.config, self.certificate(side))
+        for side in SIDES:
+            self.mspctl(side, "keys", "-c", self.config, "trust",
+                        self.certificate(other(side)))
             self.boot_side(side)
 
     def boot_side(self, side, fault=""):
-        self.run(side, "sh", "-c",
-                 "MSPD_FAULT=%s build/mspd --listen 0.0.0.0:%d 2>>%s/mspd-%s.log" % (
-                     fault, PORT, self.san, side))
+        self.start_mspd(side, environment="MSPD_FAULT=" + fault)
         self.daemons[side] = json.loads(self.mspctl(side, "info", "--json"))["pid"]
 
     def daemon_lives(self, side):
@@ -136,14 +147,20 @@ class Hosts:
         self.kill(side)
         self.boot_side(side, fault)
 
+    def start_mspd(self, side, port=PORT, config=None, name="mspd", environment=""):
+        """One that goes to the background; others than the first are named."""
+        own = "" if name == "mspd" else (
+            "--socket /run/%s.sock --state-dir /run/%s" % (name, name))
+        self.run(side, "sh", "-c",
+                 "%s build/mspd --config %s --listen 0.0.0.0:%d %s 2>>%s/%s-%s.log" % (
+                     environment, config or self.config, port, own, self.san, name, side))
+
     def boot_faulty(self, fault):
         """One more mspd on vm-b, with a fault point; its port."""
         if fault not in self.faulty:
             port = FAULTY_PORT + len(self.faulty)
-            self.run("b", "sh", "-c",
-                     "MSPD_FAULT=%s build/mspd --listen 0.0.0.0:%d "
-                     "--socket /run/faulty-%d.sock --state-dir /run/faulty-%d "
-                     "2>>%s/mspd-faulty.log" % (fault, port, port, port, self.san))
+            self.start_mspd("b", port, name="faulty-%d" % port,
+                            environment="MSPD_FAULT=" + fault)
             self.faulty[fault] = port
         return self.faulty[fault]
 
