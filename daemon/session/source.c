@@ -580,10 +580,11 @@ static void source_returned(struct source *s)
 {
 	if (s->journal.fd < 0 || s->suspended)
 		return;
-	if (!s->final || s->peer.refused ||
-	    (s->journal.last.type != JOURNAL_RETURNED &&
-	     journal_append(&s->journal, JOURNAL_RETURNED)))
+	if (!s->final || s->peer.refused)
 		journal_remove(&s->journal);
+	/* if it is not taken, *begin* has the supervisor tell it, too */
+	else if (s->journal.last.type != JOURNAL_RETURNED)
+		journal_append(&s->journal, JOURNAL_RETURNED);
 }
 
 static void source_roll_back(struct source *s)

@@ -188,6 +188,22 @@ def journal_full(hosts):
         check(guest.side == "a", "it is on vm-%s" % guest.side)
 
 
+def not_told(hosts):
+    """A source that cannot write that it took its guest back tells the target even so."""
+    hosts.restart("a", "journal=source.returned")
+    hosts.restart("b", "kill=prepared")
+    try:
+        with OnePage(hosts, "untold") as guest:
+            with guest.start_move("streams=1") as process:
+                process.communicate()
+            check(process.returncode == 1, "exit code %d" % process.returncode)
+            guest.settle()
+            check(guest.side == "a", "it is on vm-%s" % guest.side)
+    finally:
+        for side in SIDES:
+            hosts.restart(side)
+
+
 def sample(hosts):
     """Daemon and mover killed on either side, before and behind the commit."""
     try:
@@ -200,4 +216,5 @@ def sample(hosts):
             hosts.restart(side)
 
 
-ALL = [worker_killed, daemon_killed, in_doubt, force_on_target, power_loss, journal_full]
+ALL = [worker_killed, daemon_killed, in_doubt, force_on_target, power_loss, journal_full,
+       not_told]
