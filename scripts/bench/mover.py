@@ -2,7 +2,8 @@
 """This mover on both sides of a link, and the guest that it moves to and fro.
 
 The guest is build/vasi-load: random memory of a known size and dirty rate, which
-verifies itself and knows the largest gap it saw. Each mspd runs in a cgroup of its
+verifies itself and knows the largest gap it saw. It outlives the mspd that is ended
+for another, with TLS or without. Each mspd runs in a cgroup of its
 own, where guests are not: that cgroup's CPU time is the mover's.
 """
 
@@ -20,6 +21,7 @@ MSPD = os.environ.get("MSPD", os.path.join(TOP, "build", "mspd"))
 MSPCTL = os.environ.get("MSPCTL", os.path.join(TOP, "build", "mspctl"))
 LOAD = os.path.join(TOP, "build", "vasi-load")
 CGROUP = "mover"
+KEYS = "/run/mspd-keys"             # of each side
 PORTS = {"a": 7700, "b": 7701}      # on loopback both are at one address
 MIB = 1 << 20
 GUEST_SECONDS = 300
@@ -78,12 +80,28 @@ class Peak:
 class Mover:
     """mspd on one side."""
 
-    def __init__(self, side, log):
-        self.side, self.role = side, "source"
-        self.log = open(log, "a", encoding="utf-8")
+    def __init__(self, side, folder, tls):
+        self.side, self.role, self.folder = side, "source", folder
         self.at = "%s:%d" % (side.address, PORTS[side.name])
-        self.process = side.start(MSPD, "-f", "--config", "/dev/null", "--listen",
-                                  self.at, cgroup=CGROUP, stderr=self.log, quiet=True)
+        self.log = self.process = None
+        with open(self.certificate(), "w", encoding="ascii") as f:
+            f.write(self.side.run(MSPCTL, "keys", "--dir", KEYS, "export"))
+        self.start(tls)
+
+    def certificate(self):
+        return os.path.join(self.folder, "mover-%s.pem" % self.side.name)
+
+    def trust(self, other):
+        self.side.run(MSPCTL, "keys", "--dir", KEYS, "trust", other.certificate())
+
+    def start(self, tls):
+        config = os.path.join(self.folder, "mspd-%s.conf" % self.side.name)
+        with open(config, "w", encoding="ascii") as f:
+            f.write("[mspd]\ntls = %s\nkeys = %s\n" % (tls, KEYS))
+        log = os.path.join(self.folder, "mspd-%s.log" % self.side.name)
+        self.log = open(log, "a", encoding="utf-8")
+        self.process = self.side.start(MSPD, "-f", "--config", config, "--listen",
+                                       self.at, cgroup=CGROUP, stderr=self.log, quiet=True)
         end = time.monotonic() + sides.PATIENCE
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > end:
@@ -123,16 +141,18 @@ class Mover:
 class Shuttle:
     """Both movers of a link and a guest that goes from one to the other."""
 
-    def __init__(self, link, folder, size, rate, working_set, fill, thp):
-        self.link, self.size = link, size
+    def __init__(self, link, folder, size, rate, working_set, fill, thp, tls):
+        self.link, self.size, self.tls = link, size, tls
         self.movers, self.at, self.lines = {}, "a", 0
         self.log = os.path.join(folder, "load.json")
         if os.path.exists(self.log):
             os.unlink(self.log)
         try:
             for side in (link.a, link.b):
-                self.movers[side.name] = Mover(
-                    side, os.path.join(folder, "mspd-%s.log" % side.name))
+                self.movers[side.name] = Mover(side, folder, tls)
+            a, b = self.movers.values()
+            a.trust(b)
+            b.trust(a)
             self.movers["a"].ctl(
                 "run", "--name", "load", "--cwd", "/", "--", LOAD,
                 "--size", str(size // MIB), "--wss", str(max(1, working_set // MIB)),
@@ -159,6 +179,15 @@ class Shuttle:
             except BenchError:
                 pass
             mover.stop()
+
+    def use_tls(self, tls):
+        """Both movers anew, where they have to do something else."""
+        if tls == self.tls:
+            return
+        self.tls = tls
+        for mover in self.movers.values():
+            mover.stop()
+            mover.start(tls)
 
     def next_line(self):
         """What the guest says next."""
@@ -206,6 +235,8 @@ class Shuttle:
             "access": re.search(r"access=(\w+)", attributes).group(1),
             "compression": re.search(r"compression=(\w+)", attributes).group(1),
             "tracker": tracker(events),
+            "tls": self.tls,
+            "encrypted_by": result["tls"],
             "goodput_Bps": result["goodput_Bps"],
             "round1_Bps": first["plain_bytes"] * 1e9 / max(1, first["ns"]),
             "bytes_sent": result["bytes_sent"],

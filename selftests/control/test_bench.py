@@ -18,10 +18,10 @@ BUILD = os.path.dirname(MSPD)
 PLAIN = os.path.join(BUILD, "vasi-plain")
 LOAD = os.path.join(BUILD, "vasi-load")
 TINY = ("mover", "--quick", "--runs", "1", "--size", "8", "--streams", "2",
-        "--guests", "16", "--moves", "2")
+        "--guests", "16", "--moves", "2", "--tls", "off")
 
-RUN = {"link", "streams", "access", "tracker", "compression", "goodput_Bps",
-       "iperf3_Bps", "plain_Bps", "qemu_Bps", "ratio_iperf3", "ratio_plain", "ratio_qemu"}
+RUN = {"link", "streams", "access", "tracker", "compression", "tls", "goodput_Bps",
+       "ratio_tls", "iperf3_Bps", "plain_Bps", "qemu_Bps", "ratio_iperf3", "ratio_plain", "ratio_qemu"}
 PAUSE = {"guest_bytes", "dirty_pages_per_s", "moves", "p50_ms", "p99_ms",
          "guest_seen_p50_ms"}
 WHOLE = {"runs", "pause", "cpu_s_per_gb", "rss_bytes", "skipped", "skipped_why", "notes",
@@ -171,6 +171,20 @@ def test_compression():
     require([r["compression"] for r in seen["runs"]] == ["off", "lz4"], seen["runs"])
     off, lz4 = (s["sent_part"] for s in seen["samples"] if s["name"] == "mover")
     require(lz4 < 0.7 < 1 < off, seen["samples"])
+
+
+def test_tls():
+    """what encryption costs is said, of the same guest"""
+    with Bare() as bare:
+        text, seen = bare.bench(*TINY, "--links", "loopback", "--guests", "none",
+                                "--tls", "off,required")
+    if any(name.startswith("mover") for name in seen["skipped"]):
+        return
+    off, on = seen["runs"]
+    require((off["tls"], on["tls"]) == ("off", "required"), seen["runs"])
+    require(off["ratio_tls"] is None, off)
+    require(abs(on["ratio_tls"] * off["goodput_Bps"] - on["goodput_Bps"]) < 1, on)
+    require("TLS to plain on loopback, 2 streams" in text, text)
 
 
 def test_failing_rival():
