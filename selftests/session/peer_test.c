@@ -24,7 +24,8 @@
 
 static int64_t soon(void)
 {
-	return deadline_in(5000);
+	/* longer than whatever the target waits for */
+	return deadline_in(15000);
 }
 
 /* -- targets that a source meets */
