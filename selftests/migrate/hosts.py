@@ -86,8 +86,9 @@ class Hosts:
     A test may change the attributes for itself.
     """
 
-    def __init__(self, san, attributes, module):
+    def __init__(self, san, attributes, module, tls):
         self.san, self.attributes, self.module = san, attributes, module
+        self.tls = tls
         self.config = os.path.join(san, "mspd.conf")
         self.faulty = {}
         self.daemons = {}
@@ -122,7 +123,7 @@ class Hosts:
 
     def boot(self):
         with open(self.config, "w") as f:
-            f.write("[mspd]\nkeys = %s\n" % KEYS)
+            f.write("[mspd]\nkeys = %s\ntls = %s\n" % (KEYS, self.tls))
         for side in SIDES:
             self.run(side, "sh", "-c", "build/mspctl keys -c $0 export > $1",
                      self.config, self.certificate(side))
@@ -352,7 +353,7 @@ def start_pair(pair, kernels, san):
     os.execv(command[0], command + ["--"] + [os.path.abspath(sys.argv[0])] + sys.argv[1:])
 
 
-def run(tests, kernels=("6.1", "6.1"), pair="vm", attributes=""):
+def run(tests, kernels=("6.1", "6.1"), pair="vm", attributes="", tls="required"):
     """Runs the tests named on the command line, or all, beside a pair of hosts."""
     names = {t.__name__: t for t in tests}
     parser = argparse.ArgumentParser(description="tests: " + ", ".join(names))
@@ -371,6 +372,6 @@ def run(tests, kernels=("6.1", "6.1"), pair="vm", attributes=""):
         os.makedirs(san)
         os.chmod(san, 0o777)
         start_pair(pair, kernels, san)
-    hosts = Hosts(san, attributes, pair == "vm")
+    hosts = Hosts(san, attributes, pair == "vm", tls)
     hosts.boot()
     sys.exit(run_tests(hosts, chosen))

@@ -3,8 +3,8 @@
 """Guests that move between Debian's 6.1 and 6.12, with the module and without it.
 
 Their vDSOs differ; without the module 6.1 tracks by soft-dirty bits, 6.12 by
-asynchronous write protection. MOVES (6, and 4 without the module) and SEED in the
-environment are for the self-checking guest.
+asynchronous write protection. No TLS, as in test_moves.py. MOVES (6, and 4 without the
+module) and SEED in the environment are for the self-checking guest.
 """
 
 import os
@@ -69,4 +69,4 @@ def user_redis(hosts):
 
 
 run([kernels_differ, selfcheck, redis, trackers, user_selfcheck, user_redis],
-    kernels=("6.1", "6.12"))
+    kernels=("6.1", "6.12"), tls="off")
